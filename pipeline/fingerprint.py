@@ -1,0 +1,92 @@
+"""What a cached result depends on beside its inputs: our code, the user's code, the installed packages.
+
+TFX's cache key holds a node's inputs and parameters, but neither the executor's code nor the versions of the packages. Each
+node of an Evergreen pipeline carries a fingerprint of them as a parameter, so that a change of code is never answered
+with yesterday's artifact.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from evergreen import components
+from evergreen.components import user_code
+
+
+def _digest_files(files: Iterable[tuple[str, Path]]) -> str:
+    """Hashes names and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, path in sorted(files):
+        digest.update(f"{name}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@functools.cache
+def packages() -> str:
+    """Returns the hash of every installed distribution's name and version."""
+    found = {
+        f"{distribution.metadata['Name']}=={distribution.version}"
+        for distribution in importlib.metadata.distributions()
+        if distribution.metadata["Name"] != "evergreen-tfx"
+    }
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+
+
+@functools.cache
+def own_code() -> str:
+    """Returns the hash of the source of `evergreen.components`."""
+    root = Path(next(iter(components.__path__)))
+    return _digest_files((str(path.relative_to(root)), path) for path in root.rglob("*.py"))
+
+
+def user_function(spec: str, project_dir: str) -> str:
+    """Hashes the module of a user's function with every module of the project that it imports.
+
+    Args:
+      spec: `module:function`.
+      project_dir: the folder of the YAML file.
+
+    Returns:
+      A hexadecimal digest.
+    """
+    root = Path(project_dir)
+    return _digest_files((str(path.relative_to(root)), path) for path in user_code.closure(spec, project_dir))
+
+
+def combine(*parts: str) -> str:
+    """Hashes several fingerprints into a short one, fit for a parameter in ML Metadata."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def base() -> str:
+    """Returns the fingerprint of a node that runs none of the user's code."""
+    return combine(packages(), own_code())
+
+
+def code_version(project_dir: str) -> str:
+    """Names the version of the user's code.
+
+    Args:
+      project_dir: the folder of the YAML file.
+
+    Returns:
+      The git commit, with `+` behind it where the folder has uncommitted changes; empty outside of a repository.
+    """
+
+    def git(*arguments: str) -> str:
+        answer = subprocess.run(
+            ["git", "-C", project_dir, *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return answer.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

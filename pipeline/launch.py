@@ -1,0 +1,60 @@
+"""TFX's launcher, one node at a time, over a compiled pipeline. The only module that touches TFX's orchestration internals.
+
+They are the same in TFX 1.16 and 1.21.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration import metadata
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
+
+
+class Launch:
+    """Launches the nodes of a pipeline by their ids.
+
+    Args:
+      pipeline: the pipeline.
+      run_id: names the run's context in ML Metadata.
+    """
+
+    def __init__(self, pipeline: tfx_pipeline.Pipeline, run_id: str):
+        self._ir = compiler.Compiler().compile(pipeline)
+        runtime_parameter_utils.substitute_runtime_parameter(
+            self._ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+        )
+        self._deployment = runner_utils.extract_local_deployment_config(self._ir)
+        connection = self._deployment.metadata_connection_config
+        self._connection = getattr(connection, connection.WhichOneof("connection_config"))
+        self._nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in self._ir.nodes}
+
+    @property
+    def node_ids(self) -> list[str]:
+        """Every node's id in topological order."""
+        return list(self._nodes)
+
+    def __call__(self, node_id: str) -> int | None:
+        """Runs a node to its end.
+
+        Args:
+          node_id: the node.
+
+        Returns:
+          The execution's id in ML Metadata; None where a closed gate skipped the node.
+
+        Raises:
+          Exception: whatever the executor raised.
+        """
+        info: Any = launcher.Launcher(
+            pipeline_node=self._nodes[node_id],
+            mlmd_connection=metadata.Metadata(self._connection),
+            pipeline_info=self._ir.pipeline_info,
+            pipeline_runtime_spec=self._ir.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(self._deployment, node_id),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, node_id),
+        ).launch()
+        return info.execution_id if info is not None and info.execution_id else None

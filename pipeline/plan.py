@@ -1,0 +1,285 @@
+"""What one retraining would do now, and why: the span, the window, what is decided already, what is missing.
+
+`make` is pure: it reads what it is given and touches neither files nor ML Metadata; `plan_run` gathers its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from evergreen.components.errors import DataRejected, SpanError
+from evergreen.components.pusher import catalog
+from evergreen.components.pusher.manifest import Manifest
+from evergreen.components.span_records import SpanRecord
+from evergreen.pipeline import spans as span_files
+from evergreen.pipeline.config import Config
+from evergreen.pipeline.span_pattern import Pattern
+from evergreen.pipeline.store import Run, Store
+
+
+class SpanState(str, Enum):
+    """Where a span version stands with gate 1."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Action(str, Enum):
+    """What `run` does."""
+
+    TRAIN = "train"
+    RESUME = "resume"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One span version of the plan.
+
+    Attributes:
+      span: its number.
+      version: its version's number; where the pattern has no `{VERSION}`, deliveries are counted from 0.
+      label: the span as the user writes it.
+      files: data files relative to `data.path`.
+      digest: `<hash of the contents>.<hash of names, sizes and times>`.
+      state: gate 1's decision, or pending.
+      rows: rows in it, None while it is pending.
+    """
+
+    span: int
+    version: int
+    label: str
+    files: tuple[str, ...]
+    digest: str
+    state: SpanState
+    rows: int | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.span, self.version
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One retraining, planned.
+
+    Attributes:
+      action: what `run` does.
+      reason: why, in one sentence.
+      target: the newest span of the run; None where there is nothing to do and nothing to point at.
+      window: the span versions of the window, the target last.
+      champion: the live version's manifest, None before the first version.
+      attempt: 1, or more where a run that was cut off is taken up.
+      warnings: what the user should know although it stops nothing.
+    """
+
+    action: Action
+    reason: str
+    target: Entry | None
+    window: tuple[Entry, ...]
+    champion: Manifest | None
+    attempt: int = 1
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ingest(self) -> tuple[Entry, ...]:
+        """The older span versions that gate 1 must decide first, oldest first."""
+        return tuple(entry for entry in self.window[:-1] if entry.state is SpanState.PENDING)
+
+
+def entries(
+    found: Iterable[span_files.SpanVersion],
+    records: Sequence[SpanRecord],
+    content_digest: Callable[[span_files.SpanVersion], str],
+) -> list[Entry]:
+    """Joins the files of complete spans with gate 1's decisions, one entry a span: its newest version.
+
+    Where the pattern has no `{VERSION}`, contents that differ from every decided delivery are a new version of the span. The
+    contents are only hashed where names, sizes and times have changed since.
+
+    Args:
+      found: what lies in the data directory.
+      records: gate 1's decisions, oldest first.
+      content_digest: hashes a span's files.
+
+    Returns:
+      The entries in the order of the spans.
+    """
+    newest: dict[int, span_files.SpanVersion] = {}
+    for span in found:
+        known = newest.get(span.span)
+        if span.complete and (known is None or (span.version or 0) > (known.version or 0)):
+            newest[span.span] = span
+    by_span: dict[int, list[SpanRecord]] = {}
+    for record in records:
+        by_span.setdefault(record.span, []).append(record)
+    return [_entry(newest[number], by_span.get(number, []), content_digest) for number in sorted(newest)]
+
+
+def _entry(
+    span: span_files.SpanVersion,
+    records: Sequence[SpanRecord],
+    content_digest: Callable[[span_files.SpanVersion], str],
+) -> Entry:
+    same = [r for r in records if r.digest.endswith("." + span.quick_digest)]
+    if same and (span.version is None or same[-1].version == span.version):
+        digest = same[-1].digest
+    else:
+        digest = f"{content_digest(span)}.{span.quick_digest}"
+    contents = digest.partition(".")[0]
+    if span.version is not None:
+        matching = [r for r in records if r.version == span.version]
+        version = span.version
+    else:
+        matching = [r for r in records if r.digest.partition(".")[0] == contents]
+        version = matching[-1].version if matching else max((r.version for r in records), default=-1) + 1
+    record = matching[-1] if matching else None
+    state = SpanState.PENDING
+    if record is not None:
+        state = SpanState.ACCEPTED if record.accepted else SpanState.REJECTED
+        # The recorded digest names the files as they were read: the cache key of a resumed run must not change with a
+        # file's time of modification.
+        digest = record.digest if record.digest.partition(".")[0] == contents else digest
+    return Entry(span.span, version, span.label, span.files, digest, state, record.rows if record else None)
+
+
+def make(
+    spans: Sequence[Entry],
+    runs: Sequence[Run],
+    champion: Manifest | None,
+    *,
+    window: int,
+    min_window: int,
+    asked: int | None = None,
+    adopted: bool = True,
+) -> Plan:
+    """Decides what a retraining does now.
+
+    Args:
+      spans: every complete span, its newest version, in order; at least one.
+      runs: the runs so far, oldest first.
+      champion: the live version's manifest.
+      window: how many spans a window holds.
+      min_window: how few it may hold.
+      asked: the span that the user named, one of `spans`; None for the newest.
+      adopted: False where the live version is unknown to ML Metadata, because a run was killed between the two.
+
+    Returns:
+      The plan.
+
+    Raises:
+      DataRejected: fewer than `min_window` spans could be accepted.
+    """
+    warnings: list[str] = []
+    live = _live_key(champion)
+    if asked is not None:
+        target = next(entry for entry in spans if entry.span == asked)
+    else:
+        target = spans[-1]
+    unfinished = _unfinished(runs, target)
+    if asked is not None:
+        action, reason = Action.TRAIN, f"span {target.label} was asked for"
+    elif target.state is SpanState.PENDING and target.key > live:
+        action, reason = Action.TRAIN, f"span {target.label} is new"
+    elif unfinished is not None and target.state is not SpanState.REJECTED:
+        action, reason = Action.RESUME, f"the last run on span {target.label} did not end ({unfinished.result.value})"
+    elif champion is not None and not adopted and target.key == live:
+        action, reason = Action.RESUME, f"version {champion.version} is published but not yet in ML Metadata"
+    else:
+        action, reason = Action.NOTHING, _why_nothing(target, champion)
+    if unfinished is not None and action is Action.TRAIN:
+        action = Action.RESUME
+    chosen = _window(spans, target, window)
+    usable = [entry for entry in chosen if entry.state is not SpanState.REJECTED]
+    for entry in chosen[:-1]:
+        if entry.state is SpanState.REJECTED:
+            warnings.append(f"span {entry.label} was rejected and is left out of the window")
+    if action is not Action.NOTHING and target.state is not SpanState.REJECTED and len(usable) < min_window:
+        raise DataRejected(
+            f"too few accepted spans: {len(usable)}, and `data.min_window` is {min_window}",
+            "the window would hold " + (", ".join(entry.label for entry in usable) or "nothing"),
+            "deliver more spans, or lower `data.min_window`",
+        )
+    attempt = unfinished.attempt + 1 if unfinished is not None and action is Action.RESUME else 1
+    return Plan(action, reason, target, tuple(chosen), champion, attempt, tuple(warnings))
+
+
+def _unfinished(runs: Sequence[Run], target: Entry) -> Run | None:
+    """The last run on the target, where it did not come to a verdict."""
+    own = [run for run in runs if (run.span, run.version) == target.key]
+    return own[-1] if own and not own[-1].result.finished else None
+
+
+def _live_key(champion: Manifest | None) -> tuple[int, int]:
+    """The span version that the live model rests on; before every span where nothing is live."""
+    return (champion.span, champion.span_version or 0) if champion else (-(2**63), 0)
+
+
+def _why_nothing(target: Entry, champion: Manifest | None) -> str:
+    if target.state is SpanState.REJECTED:
+        return f"the newest span, {target.label}, was rejected; deliver it again, or the next one"
+    if champion is not None and target.key <= _live_key(champion):
+        return f"the live version {champion.version} already rests on the newest span, {target.label}"
+    return f"the newest span, {target.label}, is decided and its model was not published"
+
+
+def _window(spans: Sequence[Entry], target: Entry, size: int) -> list[Entry]:
+    """The last `size` spans up to the target."""
+    until = [entry for entry in spans if entry.span <= target.span]
+    return until[-size:]
+
+
+def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
+    """Plans the next retraining from the data directory, ML Metadata and the base path.
+
+    Args:
+      config: the project's configuration.
+      store: its metadata store.
+      asked: the span that the user named, as people write it.
+
+    Returns:
+      The plan.
+
+    Raises:
+      ConfigError: the data directory or the pattern is wrong.
+      SpanError: no complete span, or not the one that was asked for.
+      DataRejected: too few spans.
+    """
+    found = span_files.discover(config.data)
+    number = None
+    if asked is not None:
+        number = Pattern(config.data.pattern).parse(asked)
+        span_files.require(found, number, asked)
+    complete = entries(found, store.span_records(), lambda span: span_files.content_digest(config.data, span))
+    if not complete:
+        raise SpanError(
+            "there is no complete span",
+            "; ".join(f"span {s.label}: {s.reason}" for s in found[-3:]),
+            "deliver a span with its marker, or change `data.success_marker`",
+        )
+    champion = catalog.live_manifest(config.publish.base_path)
+    adopted = champion is None or _known(store, champion)
+    return make(
+        complete,
+        store.runs(),
+        champion,
+        window=config.data.window,
+        min_window=config.data.min_window,
+        asked=number,
+        adopted=adopted,
+    )
+
+
+def _known(store: Store, champion: Manifest) -> bool:
+    """Whether a finished run of ML Metadata says that it published the live version."""
+    if not store.exists or not _same_model(store.artifact(champion.model_artifact_id), champion):
+        return True  # published by another workspace: nothing here to adopt it into
+    return any(run.pushed_version == champion.version for run in store.runs())
+
+
+def _same_model(artifact: Any, champion: Manifest) -> bool:
+    return artifact is not None and champion.carries(artifact.id, artifact.uri, artifact.create_time_since_epoch)

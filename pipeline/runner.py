@@ -1,0 +1,242 @@
+"""Runs one retraining: TFX's own launcher node by node, with progress, a log for each stage and a verdict at the end.
+
+What is launched is exactly what the stock LocalDagRunner launches. Around it stand the run's context in ML Metadata, the
+reading of each gate's verdict, and the translation of whatever goes wrong into one result.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evergreen.components import progress as progress_hook
+from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
+from evergreen.components.span_records import property_value
+from evergreen.pipeline import fingerprint, stages
+from evergreen.pipeline.config import Config
+from evergreen.pipeline.plan import Plan
+from evergreen.pipeline.run_log import RunLog
+from evergreen.pipeline.store import Result, State, Store
+
+
+@dataclass
+class Outcome:
+    """How a retraining ended.
+
+    Attributes:
+      run_id: the run.
+      result: how it ended.
+      version: what it published or found published, 0 where nothing.
+      reason: why it did not publish.
+      error: what the user is told where it did not publish.
+      outputs: by node id, the output artifacts (protos) by key.
+      seconds: wall-clock seconds by node id.
+    """
+
+    run_id: str
+    result: Result = Result.RUNNING
+    version: int = 0
+    reason: str = ""
+    error: EvergreenError | None = None
+    outputs: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def new_run_id() -> str:
+    """Returns the id of a run that starts now: its time in UTC, which sorts, and the process."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}"
+
+
+def retrain(
+    config: Config,
+    plan: Plan,
+    store: Store,
+    console: Any,
+    log: RunLog,
+    properties: Mapping[str, str | int],
+) -> Outcome:
+    """Runs one retraining to its verdict.
+
+    Args:
+      config: the project's configuration.
+      plan: what to do.
+      store: the project's metadata store; the caller holds the run lock.
+      console: shows the stages (`console.StageProgress`).
+      log: takes the output of TensorFlow, Beam and the user's functions.
+      properties: the run's properties (trigger, scheduled time, ...).
+
+    Returns:
+      The outcome; what the user must be told is in it, nothing is raised but KeyboardInterrupt.
+    """
+    assert plan.target is not None
+    outcome = Outcome(log.run_id)
+    store.begin_run(
+        log.run_id,
+        {
+            "span": plan.target.span,
+            "span_version": plan.target.version,
+            "span_label": plan.target.label,
+            "window": json.dumps([entry.span for entry in plan.window]),
+            "attempt": plan.attempt,
+            "code_version": fingerprint.code_version(str(config.project_dir)),
+            "pid": os.getpid(),
+            **properties,
+        },
+    )
+    try:
+        _Execution(config, plan, store, console, log, outcome).run()
+    except KeyboardInterrupt:
+        _end(store, outcome, Result.KILLED, "interrupted")
+        raise
+    except Exception as error:
+        log.write(traceback.format_exc())
+        known = _evergreen_error(error)
+        outcome.error = known or EvergreenError(
+            f"{stages.title(console.stage)} failed: {type(error).__name__}",
+            _first_line(str(error)),
+            f"the whole story: evergreen logs {log.run_id} {console.stage or ''}".rstrip(),
+        )
+        result = Result.FAILED
+        if isinstance(known, DataRejected):
+            result = Result.DATA_REJECTED
+        elif isinstance(known, ModelRejected):
+            result = Result.MODEL_REJECTED
+        _end(store, outcome, result, outcome.error.headline)
+    else:
+        _end(store, outcome, outcome.result, outcome.reason)
+    return outcome
+
+
+def _end(store: Store, outcome: Outcome, result: Result, reason: str) -> None:
+    outcome.result, outcome.reason = result, reason
+    metrics = stages.exam_metrics(outcome.outputs)
+    store.end_run(
+        outcome.run_id,
+        result,
+        {
+            "reason": reason,
+            "pushed_version": outcome.version,
+            **({"metrics": json.dumps(metrics)} if metrics else {}),
+        },
+    )
+
+
+def _evergreen_error(error: BaseException | None) -> EvergreenError | None:
+    """Finds the refusal in a chain of exceptions: TFX and Beam wrap what an executor raises."""
+    while error is not None:
+        if isinstance(error, EvergreenError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:400]
+
+
+class _Execution:
+    """One pass over the pipeline's nodes."""
+
+    def __init__(
+        self, config: Config, plan: Plan, store: Store, console: Any, log: RunLog, outcome: Outcome
+    ):
+        self.config = config
+        self.plan = plan
+        self.store = store
+        self.console = console
+        self.log = log
+        self.outcome = outcome
+
+    def run(self) -> None:
+        """Launches every node in order and reads the verdicts."""
+        started = time.monotonic()
+        self.console.start("start-up", "loading TensorFlow and TFX")
+        launch, node_ids = self._prepare()
+        self.console.done("TensorFlow and TFX loaded", time.monotonic() - started)
+        progress_hook.set_listener(self.console.update)
+        try:
+            for node_id in node_ids:
+                self._node(node_id, launch)
+        finally:
+            progress_hook.set_listener(None)
+        self._conclude()
+
+    def _prepare(self) -> tuple[Callable[[str], Any], list[str]]:
+        """Imports TFX, builds and compiles the pipeline.
+
+        Returns:
+          A function that launches a node by its id, and the ids in topological order.
+        """
+        with self.log.stage("start-up"):
+            from evergreen.components.trainer import devices
+
+            devices.configure(self.config.trainer.model_dump(mode="json"))
+            from evergreen.pipeline.create import create_pipeline
+            from evergreen.pipeline.launch import Launch
+
+            launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id)
+            return launch, launch.node_ids
+
+    def _node(self, node_id: str, launch: Callable[[str], Any]) -> None:
+        shown = stages.is_shown(node_id)
+        if shown:
+            self.console.start(node_id, stages.describe(node_id))
+        began = time.monotonic()
+        with self.log.stage(node_id):
+            execution_id = launch(node_id)
+        seconds = time.monotonic() - began
+        self.outcome.seconds[node_id] = seconds
+        if execution_id is None:
+            if shown:
+                self.console.skipped("the gate before it is closed")
+            return
+        state = self.store.execution_state(execution_id)
+        if state is State.FAILED:
+            raise EvergreenError(
+                f"{stages.title(node_id)} could not find its inputs",
+                "TFX resolved none; its log says what it looked for",
+                f"evergreen logs {self.outcome.run_id} {node_id}",
+            )
+        outputs = self.store.outputs(execution_id)
+        self.outcome.outputs[node_id] = outputs
+        if shown:
+            summary = stages.summary(node_id, outputs)
+            self.console.done(summary + (" (cached)" if state is State.CACHED else ""), seconds)
+        if node_id == "Window":
+            self._check_window(outputs.get("examples", []))
+
+    def _check_window(self, examples: list[Any]) -> None:
+        wanted = {entry.span: entry.label for entry in self.plan.window}
+        there = {property_value(artifact, "span") for artifact in examples}
+        missing = [label for span, label in wanted.items() if span not in there]
+        if len(there) < self.config.data.min_window:
+            raise DataRejected(
+                f"too few accepted spans: {len(there)}, and `data.min_window` is {self.config.data.min_window}",
+                "rejected: " + ", ".join(missing),
+                "deliver the rejected spans again, or lower `data.min_window`",
+            )
+        if missing:
+            self.console.warn(f"the window is without span {', '.join(missing)}: rejected by gate 1")
+
+    def _conclude(self) -> None:
+        """Reads the gates in their order; the first closed one is the result."""
+        outputs, outcome = self.outcome.outputs, self.outcome
+        refusal = stages.refusal(outputs, self.plan)
+        if refusal is not None:
+            outcome.error = refusal
+            outcome.reason = refusal.headline
+            outcome.result = Result.DATA_REJECTED if isinstance(refusal, DataRejected) else Result.MODEL_REJECTED
+            return
+        pushed = outputs["Pusher"]["pushed_model"][0]
+        outcome.version = int(property_value(pushed, "pushed_version", 0))
+        published = bool(property_value(pushed, "published", 1))
+        outcome.result = Result.PUBLISHED if published else Result.UNCHANGED
+        outcome.reason = "" if published else f"the same model is already published as version {outcome.version}"
+

@@ -1,0 +1,149 @@
+"""What `plan` decides: the target, the window, resuming, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from evergreen.components.errors import DataRejected
+from evergreen.components.pusher.manifest import Manifest
+from evergreen.components.span_records import SpanRecord
+from evergreen.pipeline.plan import Action, Entry, SpanState, entries, make
+from evergreen.pipeline.spans import SpanVersion
+from evergreen.pipeline.store import Result, Run
+
+
+def entry(span: int, state: SpanState = SpanState.PENDING, version: int = 0) -> Entry:
+    return Entry(span, version, str(span), (f"{span}/a.parquet",), f"c{span}.q{span}", state)
+
+
+def manifest(span: int, version: int = 1000) -> Manifest:
+    return Manifest(version, "m", "2024-01-01T00:00:00Z", "run", span, 7, "/models/7", 10, span_version=0)
+
+
+def run(span: int, result: Result, attempt: int = 1, started: int = 1) -> Run:
+    return Run(f"r{span}-{started}", span, 0, str(span), result, "", "manual", attempt, started, 0, 0)
+
+
+def record(span: int, accepted: bool = True, version: int = 0, digest: str | None = None, anomalies_id: int = 1):
+    return SpanRecord(span, version, accepted, 100, (), digest or f"c{span}.q{span}", 1, 2, anomalies_id, 3)
+
+
+def found(span: int, quick: str, version: int | None = None, complete: bool = True) -> SpanVersion:
+    return SpanVersion(
+        span=span,
+        version=version,
+        label=str(span),
+        files=(f"{span}/a.parquet",),
+        complete=complete,
+        reason="" if complete else "no _SUCCESS",
+        quick_digest=quick,
+        bytes=1,
+    )
+
+
+def plan(spans, runs=(), champion=None, window=3, min_window=2, **named):
+    return make(spans, runs, champion, window=window, min_window=min_window, **named)
+
+
+def test_a_first_run_takes_the_newest_span_and_decides_the_older_ones_of_the_window():
+    planned = plan([entry(n) for n in (1, 2, 3, 4)])
+    assert planned.action is Action.TRAIN
+    assert [e.span for e in planned.window] == [2, 3, 4]
+    assert [e.span for e in planned.ingest] == [2, 3]
+    assert planned.target is not None and planned.target.span == 4
+
+
+def test_decided_spans_are_not_decided_again():
+    spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3)]
+    assert plan(spans, champion=manifest(2)).ingest == ()
+
+
+def test_nothing_to_do_where_the_live_model_rests_on_the_newest_span():
+    planned = plan([entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)], [run(2, Result.PUBLISHED)], manifest(2))
+    assert planned.action is Action.NOTHING
+    assert "1000" in planned.reason
+
+
+def test_a_rejected_span_is_left_out_with_a_warning_and_not_replaced_by_an_older_one():
+    spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3, SpanState.REJECTED), entry(4)]
+    planned = plan(spans)
+    assert [e.span for e in planned.window] == [2, 3, 4]
+    assert any("span 3 was rejected" in warning for warning in planned.warnings)
+
+
+def test_too_few_spans_are_refused_with_exit_status_3():
+    with pytest.raises(DataRejected) as refused:
+        plan([entry(1, SpanState.REJECTED), entry(2)])
+    assert refused.value.exit_status == 3
+    assert "min_window" in refused.value.headline
+
+
+def test_a_late_older_span_starts_no_run_of_its_own():
+    spans = [entry(1, SpanState.ACCEPTED), entry(2), entry(3, SpanState.ACCEPTED)]
+    planned = plan(spans, [run(3, Result.PUBLISHED)], manifest(3))
+    assert planned.action is Action.NOTHING
+    # It is decided when the next span comes.
+    later = plan([*spans, entry(4)], [run(3, Result.PUBLISHED)], manifest(3))
+    assert [e.span for e in later.ingest] == [2]
+
+
+@pytest.mark.parametrize("result", [Result.KILLED, Result.FAILED])
+def test_a_run_that_was_cut_off_is_taken_up_again(result):
+    spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)]
+    planned = plan(spans, [run(2, result, attempt=2)], manifest(1))
+    assert planned.action is Action.RESUME
+    assert planned.attempt == 3
+
+
+def test_a_refused_model_is_not_trained_again():
+    spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)]
+    assert plan(spans, [run(2, Result.MODEL_REJECTED)], manifest(1)).action is Action.NOTHING
+
+
+def test_a_newer_span_goes_before_a_run_that_was_cut_off():
+    spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3)]
+    planned = plan(spans, [run(2, Result.KILLED)], manifest(1))
+    assert planned.action is Action.TRAIN
+    assert planned.target is not None and planned.target.span == 3
+
+
+def test_a_version_that_ml_metadata_does_not_know_is_adopted():
+    spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)]
+    planned = plan(spans, [run(2, Result.PUBLISHED)], manifest(2), adopted=False)
+    assert planned.action is Action.RESUME
+
+
+def test_a_named_span_is_taken_and_its_window_ends_with_it():
+    spans = [entry(n, SpanState.ACCEPTED) for n in (1, 2, 3)]
+    planned = plan(spans, champion=manifest(3), asked=2)
+    assert planned.action is Action.TRAIN
+    assert [e.span for e in planned.window] == [1, 2]
+
+
+def test_an_unchanged_span_is_known_without_reading_its_contents():
+    def never(_):
+        raise AssertionError("the contents were read")
+
+    (known,) = entries([found(1, "q1")], [record(1)], never)
+    assert known.state is SpanState.ACCEPTED
+    assert known.rows == 100
+
+
+def test_touched_files_with_the_same_contents_are_the_same_version():
+    (known,) = entries([found(1, "touched")], [record(1)], lambda _: "c1")
+    assert (known.version, known.state, known.digest) == (0, SpanState.ACCEPTED, "c1.q1")
+
+
+def test_a_rejected_span_that_is_delivered_again_is_a_new_version():
+    (known,) = entries([found(1, "other")], [record(1, accepted=False)], lambda _: "new")
+    assert (known.version, known.state) == (1, SpanState.PENDING)
+
+
+def test_the_newest_version_of_a_pattern_with_versions_is_taken():
+    first, second = found(1, "a", version=0), found(1, "b", version=1)
+    (known,) = entries([first, second], [record(1, digest="c1.a")], lambda span: f"c-{span.version}")
+    assert (known.version, known.state) == (1, SpanState.PENDING)
+
+
+def test_an_incomplete_span_does_not_exist_yet():
+    assert entries([found(1, "a", complete=False)], [], lambda _: "c") == []
