@@ -1,0 +1,290 @@
+"""What must hold between the keys of a configuration, and between the configuration and the files that it names.
+
+`check_between` is part of loading and reads no file; `check_files` runs before a pipeline is planned, so that a missing
+schema or a misspelt function is found before the first stage and not after an hour. Nothing of the user's code is
+imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.components.errors import ConfigError
+from evergreen.components.evaluator import metrics as known_metrics
+from evergreen.pipeline.config_errors import Problem, did_you_mean, mismatch
+from evergreen.pipeline.settings import (
+    DataSettings,
+    EvaluateSettings,
+    PublishSettings,
+    QuantizeSettings,
+    ScheduleSettings,
+    TrainerSettings,
+    is_uri,
+)
+from evergreen.pipeline.span_pattern import Pattern
+
+if TYPE_CHECKING:
+    from evergreen.pipeline.config import Config
+
+
+def check_between(sections: Mapping[str, Any]) -> list[Problem]:
+    """Checks what must hold between keys.
+
+    Args:
+      sections: the sections that are valid in themselves, by their names; also `workspace`, a path.
+
+    Returns:
+      The mistakes.
+    """
+    data: DataSettings | None = sections.get("data")
+    trainer: TrainerSettings | None = sections.get("trainer")
+    evaluate: EvaluateSettings | None = sections.get("evaluate")
+    quantize: QuantizeSettings | None = sections.get("quantize")
+    publish: PublishSettings | None = sections.get("publish")
+    schedule: ScheduleSettings | None = sections.get("schedule")
+    problems: list[Problem] = []
+    if data is not None:
+        problems += _data(data)
+    if trainer is not None:
+        problems += _trainer(trainer, data)
+    if evaluate is not None:
+        problems += _evaluate(evaluate)
+    if quantize is not None:
+        problems += _quantize(quantize, evaluate)
+    if publish is not None and sections.get("workspace"):
+        problems += _places(publish, sections["workspace"])
+    if schedule is not None and (schedule.cron is None) == (schedule.every is None):
+        problems.append(Problem(("schedule",), "expected `cron` or `every`, one of the two"))
+    return problems
+
+
+def _data(data: DataSettings) -> Iterator[Problem]:
+    if data.min_window > data.window:
+        yield mismatch(("data", "min_window"), data.min_window, f"at most `data.window`, which is {data.window}")
+    if isinstance(data.exam, float) and data.exam + data.validation >= 1:
+        yield mismatch(
+            ("data", "validation"),
+            data.validation,
+            f"less than {1 - data.exam:g}: with `data.exam` it must stay below 1",
+        )
+    try:
+        pattern = Pattern(data.pattern)
+    except ConfigError as error:
+        yield mismatch(("data", "pattern"), data.pattern, error.reason)
+        return
+    if data.success_marker is None:
+        return
+    if "/" in data.success_marker:
+        yield mismatch(("data", "success_marker"), data.success_marker, "a file's name without folders")
+    elif not pattern.has_folder:
+        yield mismatch(
+            ("data", "success_marker"),
+            data.success_marker,
+            f"a `data.pattern` in which a folder stands for the span, such as `{{SPAN}}/*`; it is `{data.pattern}`",
+        )
+
+
+def _trainer(trainer: TrainerSettings, data: DataSettings | None) -> Iterator[Problem]:
+    if (trainer.model is None) == (trainer.run_fn is None):
+        received = "neither" if trainer.model is None else "both"
+        yield Problem(("trainer",), f"received {received}, expected one of `model` and `run_fn`")
+    if trainer.strategy == "single" and (trainer.devices or 1) > 1:
+        yield mismatch(
+            ("trainer", "devices"), trainer.devices, "1 with `strategy: single`; `mirrored` uses several devices"
+        )
+    stopping = trainer.early_stopping
+    if stopping is None:
+        return
+    if stopping.every > trainer.steps:
+        yield mismatch(
+            ("trainer", "early_stopping", "every"), stopping.every, f"at most `trainer.steps`, which is {trainer.steps}"
+        )
+    if data is not None and data.validation == 0:
+        yield mismatch(
+            ("data", "validation"), 0, "more than 0, because `trainer.early_stopping` measures on these rows"
+        )
+
+
+def _evaluate(evaluate: EvaluateSettings) -> Iterator[Problem]:
+    known = list(known_metrics.names())
+    for index, metric in enumerate(evaluate.metrics):
+        if metric not in known:
+            yield _unknown(("evaluate", "metrics", index), metric, known, "a metric")
+    for key in ("min", "max_regression"):
+        for metric in getattr(evaluate, key):
+            if metric not in evaluate.metrics:
+                yield _unknown(("evaluate", key, metric), metric, evaluate.metrics, "one of `evaluate.metrics`")
+    for index, features in enumerate(evaluate.slices):
+        if evaluate.label in features:
+            yield mismatch(("evaluate", "slices", index), features, "features; the label is what is predicted")
+
+
+def _quantize(quantize: QuantizeSettings, evaluate: EvaluateSettings | None) -> Iterator[Problem]:
+    for index, variant in enumerate(quantize.required):
+        if variant not in quantize.variants:
+            yield _unknown(("quantize", "required", index), variant, quantize.variants, "one of `quantize.variants`")
+    if quantize.publish is not None and quantize.publish not in quantize.variants:
+        yield _unknown(("quantize", "publish"), quantize.publish, quantize.variants, "one of `quantize.variants`")
+    for metric in quantize.max_drop:
+        if evaluate is not None and metric not in evaluate.metrics:
+            yield _unknown(("quantize", "max_drop", metric), metric, evaluate.metrics, "one of `evaluate.metrics`")
+
+
+def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
+    if is_uri(publish.base_path) or is_uri(workspace):
+        return
+    artifacts = Path(workspace) / "artifacts"
+    base = Path(publish.base_path)
+    if base == artifacts or artifacts in base.parents or base in artifacts.parents:
+        yield mismatch(
+            ("publish", "base_path"),
+            publish.base_path,
+            f"a folder outside of the workspace's artifacts ({artifacts}), which `gc` cleans",
+        )
+
+
+def _unknown(path: tuple[str | int, ...], received: str, known: Iterable[str], what: str) -> Problem:
+    known = list(known)
+    guess = did_you_mean(received, known)
+    listed = ", ".join(f"`{name}`" for name in known) or "none"
+    return mismatch(path, received, f"{what} ({listed})" + (f"; {guess}" if guess else ""))
+
+
+def check_files(config: Config) -> None:
+    """Checks that the files exist which the configuration names, and that they fit it.
+
+    Args:
+      config: a configuration.
+
+    Raises:
+      ConfigError: with every mistake at once: the schema is missing, broken or without the label or a slice's column; a
+        module is missing, has a syntax error, or does not define the function.
+    """
+    problems = [*_schema(config), *_functions(config)]
+    if problems:
+        lines = [f"{'.'.join(str(part) for part in problem.path)}: {problem.text}" for problem in problems]
+        raise ConfigError(
+            f"{config.file.name} names what is not there",
+            "\n".join(lines),
+            "Correct the path or the name; relative paths begin at the YAML file's folder.",
+        )
+
+
+def _schema(config: Config) -> Iterator[Problem]:
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    file = Path(config.schema_path)
+    if is_uri(config.schema_path):
+        return
+    if not file.is_file():
+        yield Problem(("schema",), f"{file} does not exist{_near_file(file)}")
+        return
+    try:
+        schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        yield Problem(("schema",), f"{file} is not a schema in protobuf's text format: {error}")
+        return
+    columns = {feature.name: feature for feature in schema.feature}
+    label = config.evaluate.label
+    if label not in columns:
+        yield Problem(("evaluate", "label"), f"the schema has no feature `{label}`{_near_name(label, columns)}")
+    elif columns[label].type not in (schema_pb2.INT, schema_pb2.FLOAT):
+        kind = schema_pb2.FeatureType.Name(columns[label].type)
+        yield Problem(("evaluate", "label"), f"the schema says that `{label}` is {kind}, expected INT or FLOAT")
+    for index, features in enumerate(config.evaluate.slices):
+        for name in features:
+            if name not in columns:
+                path = ("evaluate", "slices", index)
+                yield Problem(path, f"the schema has no feature `{name}`{_near_name(name, columns)}")
+
+
+def _functions(config: Config) -> Iterator[Problem]:
+    named: list[tuple[tuple[str | int, ...], str | None]] = [
+        (("features",), config.features),
+        (("trainer", "model"), config.trainer.model),
+        (("trainer", "run_fn"), config.trainer.run_fn),
+    ]
+    named += [(("components", index), extra.function) for index, extra in enumerate(config.components)]
+    for path, function in named:
+        if function is not None:
+            text = missing_function(function, config.project_dir)
+            if text:
+                yield Problem(path, text)
+
+
+def missing_function(function: str, project_dir: Path) -> str:
+    """Looks for a user's function without importing anything.
+
+    Args:
+      function: `module:function`.
+      project_dir: the folder of the YAML file, searched first.
+
+    Returns:
+      What is wrong, empty where the function is there or cannot be judged by reading (a compiled module).
+    """
+    module, _, name = function.partition(":")
+    file = _module_file(module, project_dir)
+    if file is None:
+        candidates = [path.stem for path in project_dir.glob("*.py")]
+        return (
+            f"received `{function}`, but there is no module `{module}` in {project_dir}{_near_name(module, candidates)}"
+        )
+    if file.suffix != ".py":
+        return ""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        place = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        return f"{file} is not valid Python{place}: {getattr(error, 'msg', error)}"
+    defined = set(_defined(tree.body))
+    if name in defined or "*" in defined:
+        return ""
+    functions = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    there = f"; it has {', '.join(f'`{one}`' for one in functions)}" if functions else ""
+    return f"{file} does not define `{name}`{there}"
+
+
+def _module_file(module: str, project_dir: Path) -> Path | None:
+    """Finds a module's source as the import system would, package by package."""
+    search: list[str] = [str(project_dir), *sys.path]
+    origin: str | None = None
+    for index, _ in enumerate(parts := module.split(".")):
+        name = ".".join(parts[: index + 1])
+        spec = importlib.machinery.PathFinder.find_spec(name, search)
+        if spec is None:
+            return None
+        origin, search = spec.origin, list(spec.submodule_search_locations or [])
+    return Path(origin) if origin else None
+
+
+def _defined(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yields the names that a module's statements bind, `*` for a star import."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            yield node.name
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+        elif isinstance(node, (ast.If, ast.Try, ast.With)):
+            yield from _defined([*node.body, *getattr(node, "orelse", []), *getattr(node, "finalbody", [])])
+            for handler in getattr(node, "handlers", []):
+                yield from _defined(handler.body)
+
+
+def _near_name(name: str, known: Iterable[str]) -> str:
+    guess = did_you_mean(name, known)
+    return f"; {guess}" if guess else ""
+
+
+def _near_file(file: Path) -> str:
+    if not file.parent.is_dir():
+        return f", nor does its folder {file.parent}"
+    return _near_name(file.name, [path.name for path in file.parent.iterdir()])
