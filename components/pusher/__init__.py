@@ -1,0 +1,5 @@
+"""The Pusher: whole versions, numbered upwards, in a TensorFlow Serving base path.
+
+`versions`, `manifest`, `catalog` and `publish` are plain Python over the file system and import no TensorFlow;
+`component` and `executor` make a TFX component of them.
+"""

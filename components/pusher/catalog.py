@@ -1,0 +1,157 @@
+"""What a base path holds, for people and for resolvers. Reads only, takes no lock, imports no TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evergreen.components.atomic import StrPath
+from evergreen.components.errors import EvergreenError
+from evergreen.components.pusher import versions
+from evergreen.components.pusher.manifest import MANIFEST_FILE, Manifest, read_manifest
+
+FOREIGN = "not published by Evergreen"
+INCOMPLETE = "no saved_model.pb: a server cannot load it"
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """One version in a base path.
+
+    Attributes:
+      version: the version number.
+      path: its directory.
+      live: whether it is the one that answers requests, the highest complete version.
+      bytes: size of the SavedModel's files, the manifest not counted.
+      tflite_bytes: size of the paired TFLite model; None without one.
+      tflite_variant: how it was quantized.
+      name: the pipeline's name, like what follows from the manifest; None, or empty, without one.
+      run: id of the pipeline run.
+      span: newest span of its window.
+      span_version: that span's version.
+      published: ISO-8601 time of the push, UTC.
+      metrics: metrics on the exam.
+      champion_on_span: the earlier champion's metrics on the new span before any training.
+      model_artifact_id: id of the Model artifact.
+      restores: the version that it restores.
+      problem: what is wrong with it, in words; None if nothing is.
+    """
+
+    version: int
+    path: str
+    live: bool
+    bytes: int
+    tflite_bytes: int | None = None
+    tflite_variant: str | None = None
+    name: str | None = None
+    run: str | None = None
+    span: int | None = None
+    span_version: int | None = None
+    published: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    champion_on_span: dict[str, Any] | None = None
+    model_artifact_id: int | None = None
+    restores: int | None = None
+    problem: str | None = None
+
+
+def saved_model_bytes(path: StrPath) -> int:
+    """Adds up the sizes of a SavedModel's files, without our manifest.
+
+    Args:
+      path: the directory; files that go while we look count nothing.
+
+    Returns:
+      Bytes.
+    """
+    manifest = os.path.join(path, MANIFEST_FILE)
+    total = 0
+    for directory, _, names in os.walk(path, followlinks=True):
+        for name in names:
+            file = os.path.join(directory, name)
+            if file != manifest:
+                total += _file_bytes(file) or 0
+    return total
+
+
+def _file_bytes(path: StrPath) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _record(version: int, path: Path, live: bool, lite: Path | None) -> VersionRecord:
+    found: Manifest | None = None
+    problem = None
+    try:
+        found = read_manifest(path)
+        if found is None:
+            problem = FOREIGN
+    except EvergreenError as error:
+        problem = error.reason
+    if not versions.is_complete(path):
+        problem = INCOMPLETE
+    tflite_bytes = _file_bytes(lite / versions.TFLITE_FILE) if lite else None
+    size = saved_model_bytes(path)
+    if found is None:
+        return VersionRecord(version, str(path), live, size, tflite_bytes, problem=problem)
+    return VersionRecord(
+        version=version,
+        path=str(path),
+        live=live,
+        bytes=size,
+        tflite_bytes=tflite_bytes,
+        tflite_variant=(found.tflite or {}).get("variant") if tflite_bytes is not None else None,
+        name=found.name,
+        run=found.run,
+        span=found.span,
+        span_version=found.span_version,
+        published=found.published,
+        metrics=found.metrics,
+        champion_on_span=found.champion_on_span,
+        model_artifact_id=found.model_artifact_id,
+        restores=found.restores,
+        problem=problem,
+    )
+
+
+def list_versions(base_path: StrPath) -> list[VersionRecord]:
+    """Lists what a base path holds.
+
+    Args:
+      base_path: the base path; a missing one holds nothing.
+
+    Returns:
+      One record for each version that TensorFlow Serving sees, newest first; versions that Evergreen did not publish,
+      or that cannot be loaded, are among them and say so.
+
+    Raises:
+      ConfigError: the base path is a URI.
+    """
+    base = versions.local_path(base_path)
+    entries = versions.list_entries(base)
+    live = versions.live_of(entries)
+    lite = versions.list_entries(versions.lite_path(base))
+    newest_first = sorted(entries, reverse=True)
+    return [_record(number, entries[number], number == live, lite.get(number)) for number in newest_first]
+
+
+def live_manifest(base_path: StrPath) -> Manifest | None:
+    """Reads the manifest of the live version: whose model is the champion.
+
+    Args:
+      base_path: the base path.
+
+    Returns:
+      The manifest; None where nothing is live, or where somebody else published what is.
+
+    Raises:
+      ConfigError: the base path is a URI.
+      EvergreenError: the live version's manifest is broken.
+    """
+    entries = versions.list_entries(versions.local_path(base_path))
+    live = versions.live_of(entries)
+    return None if live is None else read_manifest(entries[live])

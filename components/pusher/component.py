@@ -1,0 +1,91 @@
+"""The Pusher as a TFX component: what goes in, what comes out."""
+
+from __future__ import annotations
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import component_spec, standard_artifacts
+
+from evergreen.components import artifacts
+from evergreen.components.pusher import executor
+
+
+class PusherSpec(types.ComponentSpec):
+    """Parameters and channels of the Pusher."""
+
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "span": component_spec.ExecutionParameter(type=int),
+        "span_version": component_spec.ExecutionParameter(type=int, optional=True),
+        "name": component_spec.ExecutionParameter(type=str),
+        "fingerprint": component_spec.ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "quantized_models": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
+        "quantization_report": component_spec.ChannelParameter(type=artifacts.QuantizationReport, optional=True),
+        "champion": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {
+        "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
+    }
+
+
+class Pusher(base_component.BaseComponent):
+    """Publishes a model as a new version of a TensorFlow Serving base path, atomically and once.
+
+    The SavedModel in the model's `Format-Serving/` becomes `<base_path>/<version>`; the quantized model that is marked
+    as chosen becomes `<base_path>_lite/<version>/model.tflite`. Both carry a manifest. A model whose blessing or
+    quantization report is negative is not published; one that is published already is not published again.
+
+    The output's custom properties are the stock Pusher's `pushed`, `pushed_version` (str) and `pushed_destination`, and
+    `published` (1, or 0 where the same model was there already or a gate is closed), `span` and `message`.
+    """
+
+    SPEC_CLASS = PusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        settings: str,
+        span: int,
+        name: str,
+        span_version: int | None = None,
+        quantized_models: types.BaseChannel | None = None,
+        blessing: types.BaseChannel | None = None,
+        quantization_report: types.BaseChannel | None = None,
+        champion: types.BaseChannel | None = None,
+        fingerprint: str | None = None,
+    ):
+        """Builds the component.
+
+        Args:
+          model: Model; what to publish.
+          settings: JSON of the configuration's `publish`: `base_path` (local, absolute), `keep` (default 3).
+          span: newest span of the training window.
+          name: the pipeline's name, for the manifest.
+          span_version: that span's version, for the manifest.
+          quantized_models: Models with the custom properties `quantization` and `chosen`; the chosen one is published.
+          blessing: ModelBlessing; its properties `metrics` and `champion_on_span` (JSON) go into the manifest.
+          quantization_report: QuantizationReport.
+          champion: the Model that the candidate was compared with, or nothing if there was none. If the channel is
+            given and another model has gone live since, the push is refused.
+          fingerprint: part of the cache key, nothing else.
+        """
+        super().__init__(
+            PusherSpec(
+                model=model,
+                settings=settings,
+                span=span,
+                name=name,
+                span_version=span_version,
+                quantized_models=quantized_models,
+                blessing=blessing,
+                quantization_report=quantization_report,
+                champion=champion,
+                fingerprint=fingerprint,
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            )
+        )

@@ -1,0 +1,115 @@
+"""Executor of the Pusher: reads the artifacts' properties, publishes, writes down what was done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+
+from evergreen.components import atomic
+from evergreen.components.pusher import publish
+from evergreen.components.pusher.manifest import read_manifest
+
+_SERVING_DIRECTORY = "Format-Serving"
+_MANIFEST_COPY = "evergreen.json"
+
+_Artifacts = dict[str, list[types.Artifact]]
+
+
+class Executor(base_executor.BaseExecutor):
+    """Publishes a model that every gate has let through; see `evergreen.components.pusher.component.Pusher`."""
+
+    def Do(self, input_dict: _Artifacts, output_dict: _Artifacts, exec_properties: dict[str, Any]) -> None:
+        """Publishes the model, unless a gate is closed.
+
+        Args:
+          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report` and `champion`.
+          output_dict: `pushed_model`.
+          exec_properties: `settings` (JSON of the configuration's `publish`), `span`, `span_version`, `name`.
+
+        Raises:
+          EvergreenError: the version could not be published, or must not be.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        span = int(exec_properties["span"])
+        closed = _closed_gate(input_dict)
+        if closed:
+            _mark(pushed, span, published=False, message=closed)
+            return
+        settings = json.loads(exec_properties["settings"])
+        champion = input_dict.get("champion")
+        outcome = publish.publish(
+            settings["base_path"],
+            self._candidate(input_dict, exec_properties),
+            keep=settings.get("keep", 3),
+            # An input that was not given is not checked; one that found no champion means that there was none.
+            champion_model_uri=None if champion is None else "".join(artifact.uri for artifact in champion),
+        )
+        for warning in outcome.warnings:
+            logging.warning(warning)
+        _mark(pushed, span, published=outcome.published, message=outcome.message, outcome=outcome)
+        atomic.make_directory(pushed.uri)
+        manifest = read_manifest(outcome.path)
+        if manifest is not None:
+            atomic.write_file(Path(pushed.uri) / _MANIFEST_COPY, manifest.to_json())
+
+    def _candidate(self, input_dict: _Artifacts, exec_properties: dict[str, Any]) -> publish.Candidate:
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        blessing = next(iter(input_dict.get("blessing") or []), None)
+        chosen = [a for a in input_dict.get("quantized_models") or [] if a.get_int_custom_property("chosen") == 1]
+        tflite = artifact_utils.get_single_instance(chosen) if chosen else None
+        run, execution = "", ""
+        if self._context:
+            run = self._context.pipeline_run_id or ""
+            execution = self._context._unique_id or ""  # the execution's id, for which TFX has no public name
+        return publish.Candidate(
+            saved_model=Path(model.uri) / _SERVING_DIRECTORY,
+            model_artifact_id=model.id,
+            model_uri=model.uri,
+            model_created=model.mlmd_artifact.create_time_since_epoch,
+            name=exec_properties["name"],
+            run=run,
+            span=int(exec_properties["span"]),
+            span_version=exec_properties.get("span_version"),
+            pushed_by=execution,
+            metrics=_json_property(blessing, "metrics") or {},
+            champion_on_span=_json_property(blessing, "champion_on_span") or None,
+            tflite=Path(tflite.uri) / _SERVING_DIRECTORY / "model.tflite" if tflite else None,
+            tflite_variant=tflite.get_string_custom_property("quantization") if tflite else "",
+        )
+
+
+def _closed_gate(input_dict: _Artifacts) -> str:
+    """Says which gate is closed, or ''. Our pipeline skips the Pusher then; in another pipeline nothing may."""
+    for key, verdict, words in (
+        ("blessing", "blessed", "Not published: the Evaluator has not blessed the model."),
+        ("quantization_report", "passed", "Not published: a required quantized variant was lost."),
+    ):
+        if any(artifact.get_int_custom_property(verdict) != 1 for artifact in input_dict.get(key) or []):
+            return words
+    return ""
+
+
+def _json_property(artifact: types.Artifact | None, name: str) -> Any:
+    text = artifact.get_string_custom_property(name) if artifact else ""
+    return json.loads(text) if text else None
+
+
+def _mark(
+    pushed: types.Artifact, span: int, *, published: bool, message: str, outcome: publish.Outcome | None = None
+) -> None:
+    """Sets the stock Pusher's properties and ours."""
+    logging.info(message)
+    pushed.set_int_custom_property("pushed", int(outcome is not None))
+    pushed.set_int_custom_property("published", int(published))
+    pushed.set_int_custom_property("span", span)
+    pushed.set_string_custom_property("message", message)
+    if outcome is not None:
+        pushed.set_string_custom_property("pushed_version", str(outcome.version))
+        pushed.set_string_custom_property("pushed_destination", str(outcome.path))
