@@ -11,6 +11,7 @@ removes it; the same rule finishes a deletion that was killed half-way, since re
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import time
 from collections.abc import Callable, Iterator
@@ -125,7 +126,8 @@ def publish(
         _recover(base)
         found = _already_published(base, candidate)
         if found:
-            return found
+            removed, warnings = _retain(base, keep)  # the push that published it may have been killed before this
+            return dataclasses.replace(found, removed=removed, warnings=warnings)
         _check_hold(base)
         if champion_model_uri is not None:
             _check_champion(base, champion_model_uri)
