@@ -11,11 +11,10 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from evergreen.components import atomic
-from evergreen.components.pusher import publish
+from evergreen.components import atomic, model_layout
+from evergreen.components.pusher import publish, versions
 from evergreen.components.pusher.manifest import read_manifest
 
-_SERVING_DIRECTORY = "Format-Serving"
 _MANIFEST_COPY = "evergreen.json"
 
 _Artifacts = dict[str, list[types.Artifact]]
@@ -69,7 +68,7 @@ class Executor(base_executor.BaseExecutor):
             run = self._context.pipeline_run_id or ""
             execution = self._context._unique_id or ""  # the execution's id, for which TFX has no public name
         return publish.Candidate(
-            saved_model=Path(model.uri) / _SERVING_DIRECTORY,
+            saved_model=Path(model_layout.serving_dir(model.uri)),
             model_artifact_id=model.id,
             model_uri=model.uri,
             model_created=model.mlmd_artifact.create_time_since_epoch,
@@ -80,7 +79,7 @@ class Executor(base_executor.BaseExecutor):
             pushed_by=execution,
             metrics=_json_property(blessing, "metrics") or {},
             champion_on_span=_json_property(blessing, "champion_on_span") or None,
-            tflite=Path(tflite.uri) / _SERVING_DIRECTORY / "model.tflite" if tflite else None,
+            tflite=Path(model_layout.serving_dir(tflite.uri)) / versions.TFLITE_FILE if tflite else None,
             tflite_variant=tflite.get_string_custom_property("quantization") if tflite else "",
         )
 

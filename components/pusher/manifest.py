@@ -104,7 +104,7 @@ def utc_time(seconds: float) -> str:
 
 def _broken(where: str, reason: str) -> EvergreenError:
     return EvergreenError(
-        "A version's manifest cannot be read",
+        "a version's manifest cannot be read",
         f"{where}: {reason}",
         "The version serves all the same; remove its directory from the base path if it should not be there.",
     )
@@ -130,7 +130,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
     if not isinstance(data, dict):
         raise _broken(where, "it is not a JSON object")
     if data.get("format") != FORMAT:
-        raise _broken(where, f"Received: format={data.get('format')!r}. Expected {FORMAT}, which this release writes.")
+        raise _broken(where, f"received format={data.get('format')!r}, expected {FORMAT}, which this release writes")
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Manifest):
         if item.name not in data:
@@ -141,7 +141,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         value, types = data[item.name], _TYPES[item.name]
         if not isinstance(value, types) or isinstance(value, bool):
             expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            raise _broken(where, f"Received: {item.name}={value!r}. Expected {expected}.")
+            raise _broken(where, f"received {item.name}={value!r}, expected {expected}")
         values[item.name] = value
     return Manifest(**values)
 

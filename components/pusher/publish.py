@@ -173,8 +173,8 @@ def _locked(base: Path, seconds: float) -> Iterator[None]:
             yield
     except Timeout as error:
         raise LockHeld(
-            f"Another push into {base} is going on",
-            f"Its lock {base / versions.LOCK_FILE} was not released within {seconds:.0f} s.",
+            f"another push into {base} is going on",
+            f"its lock {base / versions.LOCK_FILE} was not released within {seconds:.0f} s",
             "Try again when it has ended.",
         ) from error
 
@@ -194,21 +194,21 @@ def _readable_errors(base: Path) -> Iterator[None]:
             step = "Give the user who runs Evergreen the right to write there and run again; what was trained is kept."
         else:
             step = "Check publish.base_path and the disk it lies on, and run again; what was trained is kept."
-        reason = f"{error.strerror or error}{where}. A server sees no half of a version."
-        raise EvergreenError(f"Cannot publish into {base}", reason, step) from error
+        reason = f"{error.strerror or error}{where}; a server sees no half of a version"
+        raise EvergreenError(f"cannot publish into {base}", reason, step) from error
 
 
 def _check_source(candidate: Candidate) -> None:
     if not versions.is_complete(candidate.saved_model):
         raise ConfigError(
-            "The model to publish is not a SavedModel",
-            f"{candidate.saved_model} has no saved_model.pb.",
+            "the model to publish is not a SavedModel",
+            f"{candidate.saved_model} has no saved_model.pb",
             "Save the model with signatures by tf.saved_model.save (run_fn: into fn_args.serving_model_dir).",
         )
     if candidate.tflite is not None and not candidate.tflite.is_file():
         raise ConfigError(
-            "The TFLite model to publish does not exist",
-            f"{candidate.tflite} is not a file.",
+            "the TFLite model to publish does not exist",
+            f"{candidate.tflite} is not a file",
             "Run again, so that the Quantizer writes it anew.",
         )
 
@@ -258,8 +258,8 @@ def _check_hold(base: Path) -> None:
     if hold is not None:
         since = f" since {hold.since}" if hold.since else ""
         raise ModelRejected(
-            f"Publishing into {base} is held{since}",
-            hold.reason or "A rollback holds publishing until a person releases it.",
+            f"publishing into {base} is held{since}",
+            hold.reason or "a rollback holds publishing until a person releases it",
             f"Release it by `evergreen release`, or remove {hold.path}, and run again.",
         )
 
@@ -272,8 +272,8 @@ def _check_champion(base: Path, expected: str) -> None:
     live_words = "no version" if live is None else f"version {live} ({champion or 'of unknown origin'})"
     if champion != expected:
         raise ModelRejected(
-            "Another model went live since this one was examined",
-            f"It was compared with {expected or 'no model'}; live is {live_words}.",
+            "another model went live since this one was examined",
+            f"it was compared with {expected or 'no model'}; live is {live_words}",
             "Run again: the model is examined against the new champion.",
         )
 

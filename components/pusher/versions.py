@@ -62,9 +62,9 @@ def local_path(base_path: atomic.StrPath) -> Path:
     text = os.fspath(base_path)
     if not text or "://" in text:
         raise ConfigError(
-            "The base path must be a local path",
-            f"Received: publish.base_path={text!r}. Expected a path on a local or mounted file system, where one step "
-            "renames a directory.",
+            "the base path must be a local path",
+            f"received publish.base_path={text!r}, expected a path on a local or mounted file system, where one step "
+            "renames a directory",
             "Set publish.base_path to a local path, and copy versions to an object store from there.",
         )
     return Path(os.path.abspath(text))
@@ -156,8 +156,8 @@ def read_highest(base_path: atomic.StrPath) -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise EvergreenError(
-            "The highest version ever used cannot be read",
-            f"Received: {text[:60]!r} in {path}. Expected a whole number.",
+            "the highest version ever used cannot be read",
+            f"received {text[:60]!r} in {path}, expected a whole number",
             "Write the highest version number that was ever served from this base path into the file.",
         )
     return int(text)
@@ -202,8 +202,8 @@ def next_version(now: float, highest: int) -> int:
     version = max(int(now), highest + 1)
     if version > MAX_VERSION:
         raise EvergreenError(
-            "No version number is left",
-            f"Version {highest} is in use, and TensorFlow Serving counts to {MAX_VERSION}.",
+            "no version number is left",
+            f"version {highest} is in use, and TensorFlow Serving counts to {MAX_VERSION}",
             "Remove that directory if it is no version, and correct the file " + _HIGHEST_FILE + " in the base path.",
         )
     return version
@@ -226,7 +226,7 @@ def expired(versions: Iterable[int], keep: int, protected: Collection[int] = ())
     if keep < 1:
         raise ConfigError(
             "publish.keep must be at least 1",
-            f"Received: publish.keep={keep}.",
+            f"received publish.keep={keep}",
             "Set publish.keep to the number of versions that stay on disk, the live one included.",
         )
     newest_first = sorted(versions, reverse=True)

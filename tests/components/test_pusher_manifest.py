@@ -56,7 +56,7 @@ def test_unknown_keys_are_passed_over_and_optional_ones_may_be_absent():
         ({"version": "7"}, "version='7'"),
         ({"span": True}, "span=True"),
         ({"metrics": None}, "metrics=None"),
-        ({"restores": 1.5}, "Expected int or null"),
+        ({"restores": 1.5}, "expected int or null"),
         ({"format": 2}, "format=2"),
         ({"model_uri": None}, "model_uri=None"),
     ],

@@ -77,7 +77,7 @@ def test_next_version_is_the_time_and_always_higher(now, highest, expected):
 
 
 def test_next_version_says_when_no_number_is_left():
-    with pytest.raises(EvergreenError, match="No version number is left"):
+    with pytest.raises(EvergreenError, match="no version number is left"):
         versions.next_version(1.0, versions.MAX_VERSION)
 
 
