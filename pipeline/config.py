@@ -33,9 +33,13 @@ from evergreen.pipeline.settings import (
     TrainerSettings,
 )
 
-__all__ = ["FILE_NAME", "Config", "check_files", "find", "load"]
+__all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]
 
 FILE_NAME = "evergreen.yaml"
+
+
+class NoProject(ConfigError):
+    """There is no configuration in the current folder or above it."""
 
 
 class Config(Section):
@@ -115,12 +119,12 @@ def find(folder: Path) -> Path:
       The file.
 
     Raises:
-      ConfigError: there is none.
+      NoProject: there is none.
     """
     for candidate in (folder, *folder.parents):
         if (candidate / FILE_NAME).is_file():
             return candidate / FILE_NAME
-    raise ConfigError(
+    raise NoProject(
         f"there is no {FILE_NAME} here",
         f"looked in {folder} and the folders above it",
         "Change to the project's folder, name the file with -c FILE, or start a project with `evergreen init`.",

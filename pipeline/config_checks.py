@@ -136,10 +136,15 @@ def _quantize(quantize: QuantizeSettings, evaluate: EvaluateSettings | None) -> 
 
 
 def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
-    if is_uri(publish.base_path) or is_uri(workspace):
+    # Metadata, locks and the one rename that publishes a version need a file system.
+    uris = [(("workspace",), workspace), (("publish", "base_path"), publish.base_path)]
+    remote = [
+        mismatch(path, value, "a path of a local or mounted file system") for path, value in uris if is_uri(value)
+    ]
+    if remote:
+        yield from remote
         return
-    artifacts = Path(workspace) / "artifacts"
-    base = Path(publish.base_path)
+    artifacts, base = Path(workspace) / "artifacts", Path(publish.base_path)
     if base == artifacts or artifacts in base.parents or base in artifacts.parents:
         yield mismatch(
             ("publish", "base_path"),
@@ -237,6 +242,9 @@ def missing_function(function: str, project_dir: Path) -> str:
         )
     if file.suffix != ".py":
         return ""
+    hidden_by = _installed_namesake(module.partition(".")[0], file, project_dir)
+    if hidden_by:
+        return f"an installed module of the same name comes first ({hidden_by}); rename the project's `{module}`"
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
@@ -261,6 +269,15 @@ def _module_file(module: str, project_dir: Path) -> Path | None:
             return None
         origin, search = spec.origin, list(spec.submodule_search_locations or [])
     return Path(origin) if origin else None
+
+
+def _installed_namesake(top: str, file: Path, project_dir: Path) -> str | None:
+    """Returns the place of an installed module that hides the project's own, which stands last on the import path."""
+    if project_dir not in file.parents:
+        return None
+    elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != project_dir.resolve()]
+    spec = importlib.machinery.PathFinder.find_spec(top, elsewhere)
+    return spec.origin if spec is not None else None
 
 
 def _defined(body: Iterable[ast.stmt]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def discover(data: DataSettings) -> list[SpanVersion]:
             delivery.folders.add(folder)
         if file is not None:
             try:
-                status = os.stat(root / file)
+                status = os.stat(f"{root}/{file}")
                 delivery.files.append((file, status.st_size, status.st_mtime_ns))
             except OSError as error:
                 delivery.unreadable.append(f"{file}: {error.strerror}")
@@ -136,7 +136,7 @@ def _walk(root: Path, pattern: Pattern) -> Iterator[tuple[dict[str, str], str | 
 
     def visit(depth: int, relative: str, groups: dict[str, str], folder: str | None) -> Iterator:
         level, last = pattern.levels[depth], depth == len(pattern.levels) - 1
-        for name, is_dir in _entries(root / relative, level):
+        for name, is_dir in _entries(f"{root}/{relative}", level):
             matched = level.fullmatch(name) if isinstance(level, re.Pattern) else None
             if isinstance(level, re.Pattern) and matched is None:
                 continue
@@ -153,12 +153,12 @@ def _walk(root: Path, pattern: Pattern) -> Iterator[tuple[dict[str, str], str | 
     yield from visit(0, "", {}, None)
 
 
-def _entries(folder: Path, level: str | re.Pattern[str]) -> Iterator[tuple[str, bool]]:
+def _entries(folder: str, level: str | re.Pattern[str]) -> Iterator[tuple[str, bool]]:
     """Yields a folder's names with whether each is a folder; of a plain level only that name."""
     if isinstance(level, str):
-        path = folder / level
-        if path.exists():
-            yield level, path.is_dir()
+        path = os.path.join(folder, level)
+        if os.path.exists(path):
+            yield level, os.path.isdir(path)
         return
     try:
         with os.scandir(folder) as entries:
@@ -191,7 +191,9 @@ def _span_version(
         wanted = pattern.text.split("/", pattern.folder_depth)[-1]
         reason = f"{', '.join(sorted(delivery.folders))} holds no file `{wanted}`"
     elif data.success_marker is not None:
-        bare = sorted(folder for folder in delivery.folders if not (root / folder / data.success_marker).exists())
+        bare = sorted(
+            folder for folder in delivery.folders if not os.path.exists(f"{root}/{folder}/{data.success_marker}")
+        )
         reason = f"{', '.join(bare)} has no {data.success_marker} yet" if bare else ""
     digest = hashlib.blake2b(digest_size=16)
     for name, size, modified in files:

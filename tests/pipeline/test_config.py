@@ -255,6 +255,8 @@ class TestMistakes:
             ("publish.keep=0", "expected a number, 1 or more"),
             ("publish.base_path=.evergreen/artifacts/models", "expected a folder outside of the workspace's artifacts"),
             ("publish.base_path=.evergreen", "expected a folder outside of the workspace's artifacts"),
+            ("publish.base_path=gs://bucket/models", "expected a path of a local or mounted file system"),
+            ("workspace=s3://bucket/w", "expected a path of a local or mounted file system"),
             ("schedule={cron: '0 3 * *'}", "expected five fields"),
             ("schedule={every: 6 hours}", "expected a number with `s`, `m`, `h` or `d`"),
             ("schedule={cron: '0 3 * * *', every: 6h}", "expected `cron` or `every`, one of the two"),
@@ -378,6 +380,11 @@ class TestFiles:
         (project / "parts" / "model.py").write_text("build_model = print\n")
         check_files(load(project, ["trainer.model=parts.model:build_model"]))
         assert "does not define `other`" in self.told(project, "trainer.model=parts.model:other")
+
+    def test_a_module_that_an_installed_one_hides(self, project):
+        (project / "statistics.py").write_text("def build_model(a, b): ...\n")
+        text = self.told(project, "trainer.model=statistics:build_model")
+        assert "an installed module of the same name comes first" in text
 
     def test_user_code_is_not_run(self, project):
         (project / "model.py").write_text("def build_model(a, b): ...\nraise SystemExit\n")

@@ -1,0 +1,94 @@
+"""`evergreen versions`: what the base path holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from evergreen.components.pusher import catalog
+from evergreen.pipeline import config as configuration
+from evergreen.pipeline import options
+from evergreen.pipeline.config import Config
+from evergreen.pipeline.console import Console, clock, print_json, size
+from evergreen.pipeline.span_pattern import Pattern
+
+NUMBERS = 4
+
+
+@click.command()
+@options.config
+@options.json_output
+def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """List the published versions, newest first: live or not, run, span, metrics, sizes.
+
+    The metric is the first of `evaluate.metrics`: on the exam, and in brackets what the version before it was worth on
+    the same span before training. All of them are in `--json`.
+
+    \b
+    Example:
+      evergreen versions --json
+    """
+    config = configuration.load(config_file, overrides)
+    records = catalog.list_versions(config.publish.base_path)
+    if as_json:
+        print_json([_to_json(record, config) for record in records])
+        return
+    print_versions(config, Console(), records)
+
+
+def print_versions(config: Config, console: Console, records: list[catalog.VersionRecord] | None = None) -> None:
+    """Prints the table of the published versions.
+
+    Args:
+      config: the project's configuration.
+      console: where.
+      records: the versions; read from the base path by default.
+    """
+    records = catalog.list_versions(config.publish.base_path) if records is None else records
+    if not records:
+        console.note(
+            f"nothing is published in {config.publish.base_path} yet; `evergreen run` publishes the first version"
+        )
+        return
+    metric = config.evaluate.metrics[0]
+    columns = ["version", "live", "published", "run", "span", f"{metric} [before]", "size", "TFLite", "note"]
+    rows = [
+        [
+            record.version,
+            "live" if record.live else "",
+            clock(record.published),
+            record.run,
+            _label(record, config),
+            _measured(record, metric),
+            size(record.bytes),
+            f"{size(record.tflite_bytes)} {record.tflite_variant or ''}".strip() if record.tflite_bytes else "",
+            _note(record),
+        ]
+        for record in records
+    ]
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    console.table(columns, rows, right=("size",))
+
+
+def _label(record: catalog.VersionRecord, config: Config) -> str | None:
+    return None if record.span is None else Pattern(config.data.pattern).label(record.span)
+
+
+def _measured(record: catalog.VersionRecord, metric: str) -> str:
+    exam, before = record.metrics.get(metric), (record.champion_on_span or {}).get(metric)
+    if exam is None:
+        return ""
+    return f"{exam:.{NUMBERS}f}" + (f" [{before:.{NUMBERS}f}]" if before is not None else "")
+
+
+def _note(record: catalog.VersionRecord) -> str:
+    if record.problem:
+        return record.problem
+    return f"restores {record.restores}" if record.restores else ""
+
+
+def _to_json(record: catalog.VersionRecord, config: Config) -> dict[str, Any]:
+    return {**dataclasses.asdict(record), "span_label": _label(record, config)}
