@@ -119,8 +119,8 @@ def span_records(store: Any) -> list[SpanRecord]:
       store: an `ml_metadata.MetadataStore`.
 
     Returns:
-      The records in the order in which they were decided; a span version that was decided twice (the code changed and the
-      user asked for that span again) appears twice.
+      The records in the order in which they were decided; a span version that was decided twice (the code changed and
+      the user asked for that span again) appears twice.
     """
     verdicts = [a for a in live_artifacts(store, ANOMALIES_TYPE) if property_value(a, "verdict")]
     examples = {a.id: a for a in live_artifacts(store, EXAMPLES_TYPE)}
@@ -164,6 +164,8 @@ def newest_accepted(records: Iterable[SpanRecord]) -> dict[int, SpanRecord]:
     best: dict[int, SpanRecord] = {}
     for record in records:
         known = best.get(record.span)
-        if record.accepted and (known is None or (record.version, record.anomalies_id) > (known.version, known.anomalies_id)):
+        if record.accepted and (
+            known is None or (record.version, record.anomalies_id) > (known.version, known.anomalies_id)
+        ):
             best[record.span] = record
     return best

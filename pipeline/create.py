@@ -1,8 +1,8 @@
 """`create_pipeline(config)`: one retraining as an ordinary TFX pipeline.
 
-The stock LocalDagRunner runs it; `evergreen run` runs it with progress, a lock and recovery around it. Older spans of the
-window that gate 1 has not decided yet get nodes of their own (`SpanExampleGen.<span>`, ...), so that a first run needs no
-other command. What follows a gate stands under `Cond` on the gate's verdict: a closed gate skips it.
+The stock LocalDagRunner runs it; `evergreen run` runs it with progress, a lock and recovery around it. Older spans of
+the window that gate 1 has not decided yet get nodes of their own (`SpanExampleGen.<span>`, ...), so that a first run
+needs no other command. What follows a gate stands under `Cond` on the gate's verdict: a closed gate skips it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfx.proto import transform_pb2
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
-from evergreen.components import resolvers, user_code
+from evergreen.components import fast_beam, resolvers, user_code
 from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator.component import ChampionExam, Evaluator
 from evergreen.components.fingerprinted import with_fingerprint
@@ -80,8 +80,9 @@ def beam_args(config: Config) -> list[str]:
     Beam's own DirectRunner hands over to a downloaded server from 2.68 on where it can; the class path names the runner
     that needs nothing from outside.
     """
-    runner = IN_PROCESS_RUNNER if config.beam.runner == "direct" else config.beam.runner
-    return [f"--runner={runner}", *config.beam.args]
+    if config.beam.runner == "direct":
+        return [f"--runner={IN_PROCESS_RUNNER}", *fast_beam.IN_PROCESS_ARGS, *config.beam.args]
+    return [f"--runner={config.beam.runner}", *config.beam.args]
 
 
 class _Builder:

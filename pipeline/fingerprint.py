@@ -1,8 +1,8 @@
 """What a cached result depends on beside its inputs: our code, the user's code, the installed packages.
 
-TFX's cache key holds a node's inputs and parameters, but neither the executor's code nor the versions of the packages. Each
-node of an Evergreen pipeline carries a fingerprint of them as a parameter, so that a change of code is never answered
-with yesterday's artifact.
+TFX's cache key holds a node's inputs and parameters, but neither the executor's code nor the versions of the
+packages. Each node of an Evergreen pipeline carries a fingerprint of them as a parameter, so that a change of code is
+never answered with yesterday's artifact.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""TFX's launcher, one node at a time, over a compiled pipeline. The only module that touches TFX's orchestration internals.
+"""TFX's launcher, one node at a time, over a compiled pipeline. The only module that touches TFX's orchestration
+internals.
 
 They are the same in TFX 1.16 and 1.21.
 """

@@ -98,8 +98,8 @@ def entries(
 ) -> list[Entry]:
     """Joins the files of complete spans with gate 1's decisions, one entry a span: its newest version.
 
-    Where the pattern has no `{VERSION}`, contents that differ from every decided delivery are a new version of the span. The
-    contents are only hashed where names, sizes and times have changed since.
+    Where the pattern has no `{VERSION}`, contents that differ from every decided delivery are a new version of the
+    span. The contents are only hashed where names, sizes and times have changed since.
 
     Args:
       found: what lies in the data directory.

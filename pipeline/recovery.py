@@ -1,8 +1,8 @@
 """Putting a workspace right after a process died in it.
 
 Called with the run lock held, so that whatever is still marked as running belongs to nobody. TFX leaves such an
-execution RUNNING for ever, with its half-written outputs on disk; here it becomes FAILED and its files go, so that the next
-run, which the cache takes up to that point, starts the stage clean.
+execution RUNNING for ever, with its half-written outputs on disk; here it becomes FAILED and its files go, so that
+the next run, which the cache takes up to that point, starts the stage clean.
 """
 
 from __future__ import annotations
@@ -58,6 +58,6 @@ def recover(config: Config, store: Store) -> Recovered:
 
 
 def _remove_outputs(node_dir: Path, execution_id: int) -> None:
-    """Removes the directories that TFX names after an execution: `<node>/<output key>/<execution id>` and its scratch."""
+    """Removes the directories that TFX names after an execution: each output's and its scratch."""
     for parent in (*node_dir.glob("*"), *node_dir.glob(".system/*"), *node_dir.glob(".system/*/*")):
         shutil.rmtree(parent / str(execution_id), ignore_errors=True)

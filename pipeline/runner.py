@@ -1,7 +1,7 @@
 """Runs one retraining: TFX's own launcher node by node, with progress, a log for each stage and a verdict at the end.
 
-What is launched is exactly what the stock LocalDagRunner launches. Around it stand the run's context in ML Metadata, the
-reading of each gate's verdict, and the translation of whatever goes wrong into one result.
+What is launched is exactly what the stock LocalDagRunner launches. Around it stand the run's context in ML Metadata,
+the reading of each gate's verdict, and the translation of whatever goes wrong into one result.
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ def _first_line(text: str) -> str:
 class _Execution:
     """One pass over the pipeline's nodes."""
 
-    def __init__(
-        self, config: Config, plan: Plan, store: Store, console: Any, log: RunLog, outcome: Outcome
-    ):
+    def __init__(self, config: Config, plan: Plan, store: Store, console: Any, log: RunLog, outcome: Outcome):
         self.config = config
         self.plan = plan
         self.store = store
@@ -178,9 +176,11 @@ class _Execution:
             from evergreen.components.trainer import devices
 
             devices.configure(self.config.trainer.model_dump(mode="json"))
+            from evergreen.components import fast_beam
             from evergreen.pipeline.create import create_pipeline
             from evergreen.pipeline.launch import Launch
 
+            fast_beam.remember_signatures()
             launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id)
             return launch, launch.node_ids
 
@@ -239,4 +239,3 @@ class _Execution:
         published = bool(property_value(pushed, "published", 1))
         outcome.result = Result.PUBLISHED if published else Result.UNCHANGED
         outcome.reason = "" if published else f"the same model is already published as version {outcome.version}"
-

@@ -1,7 +1,7 @@
 """Reading ML Metadata for the commands: span decisions, runs with their stages, and what was published.
 
-Writes only the context of a run (`begin_run`, `end_run`) and the repair of what a dead process left (`recovery` decides,
-this module does). ml_metadata alone is imported, which takes a fifth of a second; no tfx, no TensorFlow.
+Writes only the context of a run (`begin_run`, `end_run`) and the repair of what a dead process left (`recovery`
+decides, this module does). ml_metadata alone is imported, which takes a fifth of a second; no tfx, no TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The demo: three months of real flights become a published version, then the next month a fresher one.
 
-Nothing here is special to the demo: it delivers spans with data.py and calls the commands that a user would call. Run again,
-it goes on with the month after; `make clean` starts it afresh.
+Nothing here is special to the demo: it delivers spans with data.py and calls the commands that a user would call. Run
+again, it goes on with the month after; `make clean` starts it afresh.
 """
 
 from __future__ import annotations

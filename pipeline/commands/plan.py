@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -26,7 +25,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], asked: str | No
     configuration.check_files(config)
     plan = plan_run(config, Store(config.connection, config.name), asked)
     if as_json:
-        click.echo(json.dumps(to_json(plan), indent=2))
+        console.print_json(to_json(plan))
         return
     out = console.Console()
     for warning in plan.warnings:

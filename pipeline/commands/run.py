@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import click
 from filelock import FileLock, Timeout
 
-from evergreen.components.errors import ConfigError, LockHeld
+from evergreen.components.errors import LockHeld
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import console, options
 from evergreen.pipeline.commands import plan as plan_command
@@ -58,28 +55,28 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
         out.warn(warning)
     if plan.action is Action.NOTHING or plan.target is None:
         if as_json:
-            click.echo(json.dumps({"result": "nothing", "reason": plan.reason, **plan_command.to_json(plan)}))
+            console.print_json({"result": "nothing", **plan_command.to_json(plan)})
         else:
             out.note(f"nothing to do: {plan.reason}")
         return
     from evergreen.pipeline import runner
     from evergreen.pipeline.run_log import RunLog
 
-    with RunLog(config.logs_dir, runner.new_run_id()) as log:
-        stages = console.StageProgress(log.terminal, quiet=as_json)
+    with (
+        RunLog(config.logs_dir, runner.new_run_id()) as log,
+        console.StageProgress(log.terminal, quiet=as_json) as stages,
+    ):
         stages.heading(plan_command.headline(config, plan), log.run_id)
         outcome = runner.retrain(config, plan, store, stages, log, {"trigger": "manual"})
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "run": outcome.run_id,
-                    "result": outcome.result.value,
-                    "version": outcome.version or None,
-                    "reason": outcome.reason,
-                    "seconds": {node: round(seconds, 3) for node, seconds in outcome.seconds.items()},
-                }
-            )
+        console.print_json(
+            {
+                "run": outcome.run_id,
+                "result": outcome.result.value,
+                "version": outcome.version or None,
+                "reason": outcome.reason,
+                "seconds": {node: round(seconds, 3) for node, seconds in outcome.seconds.items()},
+            }
         )
     if outcome.error is not None:
         raise outcome.error

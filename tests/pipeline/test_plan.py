@@ -59,7 +59,9 @@ def test_decided_spans_are_not_decided_again():
 
 
 def test_nothing_to_do_where_the_live_model_rests_on_the_newest_span():
-    planned = plan([entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)], [run(2, Result.PUBLISHED)], manifest(2))
+    planned = plan(
+        [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)], [run(2, Result.PUBLISHED)], manifest(2)
+    )
     assert planned.action is Action.NOTHING
     assert "1000" in planned.reason
 

@@ -1,0 +1,119 @@
+"""`evergreen status`: what is live and how old it is, what runs now, what comes next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from filelock import FileLock, Timeout
+
+from evergreen.components.errors import EvergreenError
+from evergreen.components.pusher import catalog
+from evergreen.pipeline import config as configuration
+from evergreen.pipeline import options
+from evergreen.pipeline.commands import plan as plan_command
+from evergreen.pipeline.config import Config
+from evergreen.pipeline.console import Console, age, clock, moment, print_json
+from evergreen.pipeline.plan import plan_run
+from evergreen.pipeline.store import Result, Run, State, Store
+
+
+@click.command()
+@options.config
+@options.json_output
+def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what is live and how old it is, what runs now, and what the next run would do."""
+    config = configuration.load(config_file, overrides)
+    status = read(config)
+    if as_json:
+        print_json(status)
+        return
+    console = Console()
+    live = status["live"]
+    if live is None:
+        console.note(f"live     nothing is published in {config.publish.base_path} yet")
+    else:
+        published = moment(live["published"])
+        when = f", published {age(published)} ({clock(live['published'])})" if published else ""
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in live["metrics"].items())
+        console.note(f"live     version {live['version']}{when}, rests on span {live['span']}; on its exam: {metrics}")
+    running = status["running"]
+    console.note(
+        f"now      run {running['id']} on span {running['label']}: {running['stage'] or 'starting'}"
+        if running
+        else "now      nothing runs"
+    )
+    last = status["last"]
+    if last is not None:
+        reason = f": {last['reason']}" if last["reason"] else ""
+        console.note(f"last     run {last['id']} on span {last['label']}, {last['result']}{reason}")
+    console.note(f"next     {status['next']}")
+
+
+def read(config: Config) -> dict[str, Any]:
+    """Gathers the status as plain values.
+
+    Args:
+      config: the project's configuration.
+
+    Returns:
+      `live`, `running`, `last` (each None where there is none) and `next`, a sentence.
+    """
+    store = Store(config.connection, config.name)
+    manifest = catalog.live_manifest(config.publish.base_path)
+    runs = store.runs()
+    running = next((run for run in reversed(runs) if run.result is Result.RUNNING), None)
+    if running is not None and not is_locked(config.lock_path):
+        running = None
+    ended = [run for run in runs if run.result is not Result.RUNNING]
+    try:
+        following = plan_command.headline(config, plan_run(config, store))
+    except EvergreenError as error:
+        following = f"{error.headline}: {error.reason}"
+    return {
+        "live": None
+        if manifest is None
+        else {
+            "version": manifest.version,
+            "published": manifest.published,
+            "span": manifest.span,
+            "run": manifest.run,
+            "metrics": manifest.metrics,
+        },
+        "running": None if running is None else {**_brief(running), "stage": _stage(store, running)},
+        "last": _brief(ended[-1]) if ended else None,
+        "next": following,
+    }
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the workspace.
+
+    Args:
+      path: the lock file.
+    """
+    if not path.exists():
+        return False
+    try:
+        with FileLock(str(path), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _brief(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "label": run.label,
+        "result": run.result.value,
+        "reason": run.reason,
+        "started": run.started,
+        "ended": run.ended or None,
+    }
+
+
+def _stage(store: Store, run: Run) -> str | None:
+    """The stage that runs now."""
+    own = next((full for full in store.runs(stages=True) if full.id == run.id), run)
+    return next((stage.node for stage in reversed(own.stages) if stage.state is State.RUNNING), None)
