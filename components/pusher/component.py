@@ -70,8 +70,8 @@ class Pusher(base_component.BaseComponent):
           quantized_models: Models with the custom properties `quantization` and `chosen`; the chosen one is published.
           blessing: ModelBlessing; its properties `metrics` and `champion_on_span` (JSON) go into the manifest.
           quantization_report: QuantizationReport.
-          champion: the Model that the candidate was compared with, or nothing if there was none. If the channel is
-            given and another model has gone live since, the push is refused.
+          champion: the Model that the candidate was compared with, or nothing if ML Metadata knew none. If the channel
+            is given and another model has gone live since, the push is refused.
           fingerprint: part of the cache key, nothing else.
         """
         super().__init__(

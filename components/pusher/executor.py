@@ -43,12 +43,14 @@ class Executor(base_executor.BaseExecutor):
             return
         settings = json.loads(exec_properties["settings"])
         champion = input_dict.get("champion")
+        blessings = input_dict.get("blessing") or []
         outcome = publish.publish(
             settings["base_path"],
             self._candidate(input_dict, exec_properties),
             keep=settings.get("keep", 3),
-            # An input that was not given is not checked; one that found no champion means that there was none.
+            # An input that was not given is not checked; an empty one means that ML Metadata knew no champion.
             champion_model_uri=None if champion is None else "".join(artifact.uri for artifact in champion),
+            examined_at=_created(blessings[0]) / 1000 if blessings and _created(blessings[0]) else None,
         )
         for warning in outcome.warnings:
             logging.warning(warning)
@@ -71,7 +73,7 @@ class Executor(base_executor.BaseExecutor):
             saved_model=Path(model_layout.serving_dir(model.uri)),
             model_artifact_id=model.id,
             model_uri=model.uri,
-            model_created=model.mlmd_artifact.create_time_since_epoch,
+            model_created=_created(model),
             name=exec_properties["name"],
             run=run,
             span=int(exec_properties["span"]),
@@ -93,6 +95,11 @@ def _closed_gate(input_dict: _Artifacts) -> str:
         if any(artifact.get_int_custom_property(verdict) != 1 for artifact in input_dict.get(key) or []):
             return words
     return ""
+
+
+def _created(artifact: types.Artifact) -> int:
+    """Returns when ML Metadata first knew an artifact, milliseconds since 1970; 0 outside of a pipeline."""
+    return artifact.mlmd_artifact.create_time_since_epoch
 
 
 def _json_property(artifact: types.Artifact | None, name: str) -> Any:

@@ -98,7 +98,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def utc_time(seconds: float) -> str:
-    """Writes seconds since 1970 as ISO-8601 in UTC, to the second, such as `2024-05-01T03:00:12Z`."""
+    """Writes seconds since 1970 as ISO-8601 in UTC, such as `2024-05-01T03:00:12Z`, which sorts as text."""
     return datetime.fromtimestamp(int(seconds), tz=timezone.utc).isoformat().replace("+00:00", "Z")
 
 

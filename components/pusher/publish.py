@@ -97,6 +97,7 @@ def publish(
     *,
     keep: int,
     champion_model_uri: str | None = None,
+    examined_at: float | None = None,
     now: Callable[[], float] = time.time,
     lock_seconds: float = LOCK_SECONDS,
 ) -> Outcome:
@@ -106,7 +107,10 @@ def publish(
       base_path: TensorFlow Serving's base path; created if it is missing.
       candidate: the model.
       keep: how many of the newest versions stay on disk.
-      champion_model_uri: URI of the model that the candidate was compared with, '' if there was none; None: unchecked.
+      champion_model_uri: URI of the model that the candidate was compared with; '' if ML Metadata knew none; None not
+        to check.
+      examined_at: when the candidate was examined, seconds since 1970; None if unknown. Without a champion it is what
+        tells a version that has been published since from one that ML Metadata has never known.
       now: the clock, seconds since 1970.
       lock_seconds: how long to wait for another push into the same base path.
 
@@ -130,7 +134,7 @@ def publish(
             return dataclasses.replace(found, removed=removed, warnings=warnings)
         _check_hold(base)
         if champion_model_uri is not None:
-            _check_champion(base, champion_model_uri)
+            _check_champion(base, champion_model_uri, examined_at)
         version = versions.next_version(now(), versions.highest_ever(base))
         try:
             path = _put(base, version, candidate, now())
@@ -264,13 +268,18 @@ def _check_hold(base: Path) -> None:
         )
 
 
-def _check_champion(base: Path, expected: str) -> None:
+def _check_champion(base: Path, expected: str, examined_at: float | None) -> None:
     entries = versions.list_entries(base)
     live = versions.live_of(entries)
     manifest = None if live is None else _manifests({live: entries[live]}).get(live)
     champion = manifest.model_uri if manifest else ""
-    live_words = "no version" if live is None else f"version {live} ({champion or 'of unknown origin'})"
-    if champion != expected:
+    if expected:
+        overtaken = champion != expected
+    else:
+        # What is live may come from another workspace, or from a lost one; then it was live before the exam.
+        overtaken = manifest is not None and examined_at is not None and manifest.published > utc_time(examined_at)
+    if overtaken:
+        live_words = "no version" if live is None else f"version {live} ({champion or 'of unknown origin'})"
         raise ModelRejected(
             "another model went live since this one was examined",
             f"it was compared with {expected or 'no model'}; live is {live_words}",

@@ -52,7 +52,7 @@ def world(tmp_path):
 
         def __init__(self):
             self.model = artifact(standard_artifacts.Model, make_model(tmp_path / "model"), 12)
-            self.model.mlmd_artifact.create_time_since_epoch = 5000
+            self.model.mlmd_artifact.create_time_since_epoch = 5000  # milliseconds
             self.inputs = {
                 "model": [self.model],
                 "quantized_models": [
@@ -139,6 +139,7 @@ def test_a_closed_gate_publishes_nothing(world, key, verdict):
 def test_a_challenger_that_met_another_champion_is_refused(world, tmp_path):
     from tfx.types import standard_artifacts
 
+    world.inputs["blessing"][0].mlmd_artifact.create_time_since_epoch = 6000
     world.push(champion=[])
     other = artifact(standard_artifacts.Model, make_model(tmp_path / "other"), 13)
     for champion in ([], [other]):
@@ -197,7 +198,7 @@ def test_the_stock_runner_runs_it_and_an_empty_champion_is_no_champion(tmp_path)
     assert first.model_created > 0 and first.metrics == METRICS
     run(make_model(tmp_path / "b"), base)
     assert catalog.live_manifest(base).model_uri == str(tmp_path / "b")
-    # A comparison with no champion (that base path is empty) has been overtaken by the two pushes.
+    # That base path has no champion, and the blessing is older than the two pushes.
     with pytest.raises(ModelRejected):
         run(make_model(tmp_path / "c"), tmp_path / "nothing")
     assert len(versions.list_entries(base)) == 2

@@ -169,12 +169,12 @@ def test_a_workspace_made_anew_publishes_though_ids_repeat(project):
 
 
 def test_the_champion_is_checked_again(project):
-    assert project.push(1, champion_model_uri="").published
+    assert project.push(1, champion_model_uri="", examined_at=900.0).published
     uri = project.candidate(1).model_uri
     before = tree(project.base.parent)
-    for wrong in ("", "/elsewhere"):
+    for wrong in ({"champion_model_uri": "/elsewhere"}, {"champion_model_uri": "", "examined_at": 1000.0}):
         with pytest.raises(ModelRejected, match="another model went live"):
-            project.push(2, champion_model_uri=wrong)
+            project.push(2, **wrong)
     assert tree(project.base.parent) == before
     assert project.push(2, champion_model_uri=uri).published
     assert project.push(3, champion_model_uri=None).published
@@ -182,11 +182,14 @@ def test_the_champion_is_checked_again(project):
     assert not project.push(3, champion_model_uri=uri).published
 
 
-def test_a_champion_that_somebody_else_published_counts_as_none(project):
+def test_a_champion_that_ml_metadata_does_not_know_does_not_block_for_ever(project):
+    """A workspace that was lost, or versions that somebody else put there."""
     make_model(project.base / "77")
-    assert project.push(1, champion_model_uri="").published
+    assert project.push(1, champion_model_uri="", examined_at=1000.5).published
+    assert project.push(2, champion_model_uri="", examined_at=1001.5).published
+    assert project.push(3, champion_model_uri="").published
     with pytest.raises(ModelRejected):
-        project.push(2, champion_model_uri="")
+        project.push(4, champion_model_uri=project.candidate(2).model_uri)
 
 
 def test_a_hold_refuses_until_it_is_released(project):
