@@ -123,7 +123,7 @@ def _absolute(settings: EvaluateSettings, overall: Measured) -> Iterator[Check]:
     for name, bound in settings.min.items():
         value = overall.challenger[name]
         passed = bool(metrics.gain(name, value, bound) >= 0)
-        relation = "within" if passed else "worse than"
+        relation = "which meets" if passed else "which does not meet"
         yield Check(
             passed,
             f"{name} is {number(value)} on the exam ({overall.rows:,} rows), {relation} the bound {bound:g} "

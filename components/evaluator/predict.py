@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ BATCH = 4096
 SIGNATURE = "serving_default"
 OUTPUT = "predictions"
 
+_PLACE = re.compile(r"\s*\[\[|\s*\d+ (successful operations|derived errors)")
 _ARROW_TYPES = {"bytes_list": pa.string(), "int64_list": pa.int64(), "float_list": pa.float64()}
 
 
@@ -134,8 +136,9 @@ class _Model:
         return np.full(size, np.nan)
 
     def _fail(self, failure: Exception) -> None:
-        lines = str(failure).strip().splitlines() or [type(failure).__name__]
-        self.error = lines[0][:300]
+        # TensorFlow says what is wrong after the traces of where, and marks the place behind it.
+        lines = [line.strip() for line in str(failure).splitlines() if line.strip() and not _PLACE.match(line)]
+        self.error = lines[-1][:300] if lines else type(failure).__name__
 
 
 def _batches(files: Sequence[str]) -> Iterator[Any]:
@@ -157,9 +160,7 @@ def _kinds(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     seen: set[str] = set()
-    if not files:
-        return dict.fromkeys(names, "float_list")
-    for record in _records(files).as_numpy_iterator():
+    for record in _records(files).as_numpy_iterator() if files else ():
         features = tf.train.Example.FromString(record).features.feature
         seen.update(features)
         for name in names:
@@ -167,6 +168,8 @@ def _kinds(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
                 found[name] = features[name].WhichOneof("kind")
         if len(found) == len(set(names)):
             return found
+    if not seen:
+        return dict.fromkeys(names, "float_list")  # No rows, so nothing will be parsed.
     missing = [name for name in names if name not in found]
     raise ConfigError(
         f"No row has a feature `{missing[0]}`",
