@@ -261,10 +261,11 @@ def find_uv(tools: Path) -> Path:
         done = subprocess.run([str(python), "-m", "venv", str(tools)], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             install = [str(tools / "bin" / "python"), "-m", "pip", "install"]
-        else:  # Debian without python3-venv: its pip, where there is one, can still install into a folder
+        else:  # Debian without python3-venv: its pip, where there is one, can still install into an empty folder
+            shutil.rmtree(tools, ignore_errors=True)
             install = [str(python), "-m", "pip", "install", "--target", str(tools)]
         done = subprocess.run(
-            [*install, "--quiet", f"uv>={version_text(OLDEST_UV)}"],
+            [*install, "-qq", f"uv>={version_text(OLDEST_UV)}"],
             capture_output=True,
             text=True,
             env={**os.environ, "PIP_USER": "0"},
