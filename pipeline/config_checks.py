@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator import metrics as known_metrics
+from evergreen.components.evaluator.settings import RESERVED_COLUMNS
 from evergreen.pipeline.config_errors import Problem, did_you_mean, mismatch
 from evergreen.pipeline.settings import (
     DataSettings,
@@ -27,6 +28,7 @@ from evergreen.pipeline.settings import (
     is_uri,
 )
 from evergreen.pipeline.span_pattern import Pattern
+from evergreen.pipeline.yaml_file import KeyPath
 
 if TYPE_CHECKING:
     from evergreen.pipeline.config import Config
@@ -97,6 +99,10 @@ def _trainer(trainer: TrainerSettings, data: DataSettings | None) -> Iterator[Pr
         yield mismatch(
             ("trainer", "devices"), trainer.devices, "1 with `strategy: single`; `mirrored` uses several devices"
         )
+    if trainer.devices is not None and trainer.global_batch_size % trainer.devices:
+        yield mismatch(
+            ("trainer", "global_batch_size"), trainer.global_batch_size, f"a multiple of the {trainer.devices} devices"
+        )
     stopping = trainer.early_stopping
     if stopping is None:
         return
@@ -115,13 +121,17 @@ def _evaluate(evaluate: EvaluateSettings) -> Iterator[Problem]:
     for index, metric in enumerate(evaluate.metrics):
         if metric not in known:
             yield _unknown(("evaluate", "metrics", index), metric, known, "a metric")
-    for key in ("min", "max_regression"):
+    for key in ("min", "max_regression", "slice_max_regression"):
         for metric in getattr(evaluate, key):
-            if metric not in evaluate.metrics:
-                yield _unknown(("evaluate", key, metric), metric, evaluate.metrics, "one of `evaluate.metrics`")
+            if metric not in known:
+                yield _unknown(("evaluate", key, metric), metric, known, "a metric")
     for index, features in enumerate(evaluate.slices):
         if evaluate.label in features:
             yield mismatch(("evaluate", "slices", index), features, "features; the label is what is predicted")
+        for name in sorted(set(features) & set(RESERVED_COLUMNS)):
+            yield mismatch(
+                ("evaluate", "slices", index), name, "a column that the predictions' own table does not have"
+            )
 
 
 def _quantize(quantize: QuantizeSettings, evaluate: EvaluateSettings | None) -> Iterator[Problem]:
@@ -153,7 +163,7 @@ def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
         )
 
 
-def _unknown(path: tuple[str | int, ...], received: str, known: Iterable[str], what: str) -> Problem:
+def _unknown(path: KeyPath, received: str, known: Iterable[str], what: str) -> Problem:
     known = list(known)
     guess = did_you_mean(received, known)
     listed = ", ".join(f"`{name}`" for name in known) or "none"
@@ -167,8 +177,8 @@ def check_files(config: Config) -> None:
       config: a configuration.
 
     Raises:
-      ConfigError: with every mistake at once: the schema is missing, broken or without the label or a slice's column; a
-        module is missing, has a syntax error, or does not define the function.
+      ConfigError: with every mistake at once: the schema is missing, broken or without the label or a column of a slice
+        or block; a module is missing, has a syntax error, or does not define the function.
     """
     problems = [*_schema(config), *_functions(config)]
     if problems:
@@ -202,15 +212,17 @@ def _schema(config: Config) -> Iterator[Problem]:
     elif columns[label].type not in (schema_pb2.INT, schema_pb2.FLOAT):
         kind = schema_pb2.FeatureType.Name(columns[label].type)
         yield Problem(("evaluate", "label"), f"the schema says that `{label}` is {kind}, expected INT or FLOAT")
-    for index, features in enumerate(config.evaluate.slices):
-        for name in features:
-            if name not in columns:
-                path = ("evaluate", "slices", index)
-                yield Problem(path, f"the schema has no feature `{name}`{_near_name(name, columns)}")
+    named: list[tuple[KeyPath, str]] = [
+        (("evaluate", "slices", index), name) for index, one in enumerate(config.evaluate.slices) for name in one
+    ]
+    named += [(("evaluate", "bootstrap", "block"), name) for name in config.evaluate.bootstrap.block]
+    for path, name in named:
+        if name not in columns:
+            yield Problem(path, f"the schema has no feature `{name}`{_near_name(name, columns)}")
 
 
 def _functions(config: Config) -> Iterator[Problem]:
-    named: list[tuple[tuple[str | int, ...], str | None]] = [
+    named: list[tuple[KeyPath, str | None]] = [
         (("features",), config.features),
         (("trainer", "model"), config.trainer.model),
         (("trainer", "run_fn"), config.trainer.run_fn),

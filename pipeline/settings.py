@@ -228,6 +228,10 @@ class Bootstrap(Section):
 
     samples: Annotated[int, Field(ge=100)] = Field(1000, description="How many resamples of the exam rows.")
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(0.95, description="The confidence of the interval.")
+    block: list[Text] = Field(
+        default_factory=list,
+        description="Columns whose equal values are drawn together, such as the date; by default rows are drawn.",
+    )
 
 
 class EvaluateSettings(Section):
@@ -244,6 +248,10 @@ class EvaluateSettings(Section):
     min: Bounds = Field(default_factory=dict, description="A metric's worst value that passes.")
     max_regression: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="How much worse than the champion a metric may be."
+    )
+    slice_max_regression: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="The same for each slice of enough rows; by default slices are shown and veto nothing.",
     )
     bootstrap: Bootstrap = Field(default_factory=Bootstrap, description="How certain the comparison must be.")
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -122,6 +122,8 @@ class TestValues:
         assert config.trainer.global_batch_size == 512
         assert config.trainer.warm_start is None
         assert config.evaluate.bootstrap.samples == 1000
+        assert config.evaluate.bootstrap.block == []
+        assert config.evaluate.slice_max_regression == {}
         assert config.quantize.variants == ["float16", "dynamic_int8"]
         assert config.publish.keep == 3
         assert config.beam.runner == "direct"
@@ -238,8 +240,9 @@ class TestMistakes:
             ("evaluate.metrics=auc", "expected a list"),
             (
                 "evaluate.min={acc: 1}",
-                'evaluate.min.acc (--set): received "acc", expected one of `evaluate.metrics` (`auc`)',
+                'evaluate.min.acc (--set): received "acc", expected a metric (`accuracy`, `auc`,',
             ),
+            ("evaluate.slices=[[split]]", "a column that the predictions' own table does not have"),
             ("evaluate.max_regression={auc: -0.1}", "expected a number, 0 or more"),
             ("evaluate.max_regression={auc: .inf}", "expected a finite number"),
             ("evaluate.slices=[carrier]", "expected a list of lists of features"),
@@ -274,6 +277,10 @@ class TestMistakes:
     def test_a_marker_needs_a_folder_for_the_span(self, project):
         text = reason(project, "data.pattern='span-{SPAN}.csv'", "data.success_marker=_SUCCESS")
         assert "a `data.pattern` in which a folder stands for the span" in text
+
+    def test_a_batch_is_divided_among_the_devices(self, project):
+        text = reason(project, "trainer.strategy=mirrored", "trainer.devices=3")
+        assert "trainer.global_batch_size (line 5): received 512, expected a multiple of the 3 devices" in text
 
     def test_early_stopping_needs_rows_to_measure_on(self, project):
         assert "more than 0, because" in reason(project, "data.validation=0", "trainer.early_stopping={}")
@@ -351,7 +358,8 @@ class TestFiles:
         assert "not a schema in protobuf's text format: 1:" in self.told(project)
 
     def test_the_label_and_the_slices_are_features_of_the_schema(self, project):
-        text = self.told(project, "evaluate.label=lat", "evaluate.slices=[[carier]]")
+        text = self.told(project, "evaluate.label=lat", "evaluate.slices=[[carier]]", "evaluate.bootstrap.block=[dat]")
+        assert "evaluate.bootstrap.block: the schema has no feature `dat`" in text
         assert "evaluate.label: the schema has no feature `lat`; did you mean `late`?" in text
         assert "evaluate.slices.0: the schema has no feature `carier`; did you mean `carrier`?" in text
 
