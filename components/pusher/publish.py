@@ -276,8 +276,9 @@ def _check_champion(base: Path, expected: str, examined_at: float | None) -> Non
     if expected:
         overtaken = champion != expected
     else:
-        # What is live may come from another workspace, or from a lost one; then it was live before the exam.
-        overtaken = manifest is not None and examined_at is not None and manifest.published > utc_time(examined_at)
+        # What is live may come from another workspace, or from a lost one; then it was live before the exam. Both times
+        # are whole seconds here, and within one second in doubt the push is refused.
+        overtaken = manifest is not None and examined_at is not None and manifest.published >= utc_time(examined_at)
     if overtaken:
         live_words = "no version" if live is None else f"version {live} ({champion or 'of unknown origin'})"
         raise ModelRejected(
