@@ -86,6 +86,12 @@ def in_child(call) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """Nothing here cuts the power; that the syncs are made is tested in test_atomic.py."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def project(tmp_path):
     return Project(tmp_path)
