@@ -28,7 +28,7 @@ class EvergreenError(Exception):
     def __str__(self) -> str:
         return "\n".join(part for part in (self.headline, self.reason, self.next_step) if part)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[EvergreenError], tuple[str, str, str]]:
         return type(self), (self.headline, self.reason, self.next_step)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
-from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.transform.component import Transform
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
@@ -32,6 +31,7 @@ from evergreen.components.pusher.component import Pusher
 from evergreen.components.quantizer.component import Quantizer
 from evergreen.components.span_example_gen.component import SpanExampleGen
 from evergreen.components.span_validator.component import SpanValidator
+from evergreen.components.statistics_gen.component import StatisticsGen
 from evergreen.components.trainer.component import Trainer
 from evergreen.pipeline import fingerprint
 from evergreen.pipeline.config import Config
@@ -41,7 +41,6 @@ from evergreen.pipeline.store import Store, connection_config
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 SchemaImporter = with_fingerprint(ImportSchemaGen)
-SpanStatistics = with_fingerprint(StatisticsGen)
 WindowTransform = with_fingerprint(Transform)
 
 
@@ -148,7 +147,7 @@ class _Builder:
             "SpanExampleGen" + suffix,
         )
         statistics = self.add(
-            SpanStatistics(
+            StatisticsGen(
                 examples=examples.outputs["examples"], schema=schema.outputs["schema"], fingerprint=self.base
             ),
             "StatisticsGen" + suffix,

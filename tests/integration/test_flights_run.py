@@ -1,0 +1,192 @@
+"""One project's life: three months of flights, a first version, the next month, a fresher version.
+
+The two retrainings are made once for the file; each test looks at one thing that a user would see.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import integration_world as world
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="session")
+def lived(build_once) -> world.Project:
+    """A project with two published versions; the answers of its runs lie beside it. Read it, do not change it."""
+
+    def build(folder: Path) -> None:
+        project = world.flights_project(folder / "flights")
+        world.deliver(project, [1, 2, 3])
+        first = project.evergreen("run")
+        (folder / "first.txt").write_text(first.text)
+        assert first.status == 0, first.text
+        world.deliver(project, [4])
+        second = project.evergreen("run")
+        (folder / "second.txt").write_text(second.text)
+        assert second.status == 0, second.text
+
+    return world.Project(build_once("lived", build) / "flights")
+
+
+def test_two_versions_are_published_and_the_newer_is_live(lived):
+    newer, older = lived.versions()
+    assert newer["version"] > older["version"]
+    assert (newer["live"], older["live"]) == (True, False)
+    assert (older["span"], newer["span"]) == (3, 4)
+    assert older["champion_on_span"] is None
+    assert 0.3 < newer["champion_on_span"]["auc"] < 1
+    assert 0.3 < newer["metrics"]["auc"] < 1
+    assert newer["tflite_bytes"] < newer["bytes"]
+
+
+def test_each_stage_goes_by_with_what_it_found(lived):
+    first = (lived.folder.parent / "first.txt").read_text()
+    for stage in ("SpanExampleGen.1", "SpanExampleGen", "SpanValidator", "Transform", "Trainer", "Evaluator", "Pusher"):
+        assert f"done    {stage} " in first, stage
+    assert "no champion yet" in first
+    second = (lived.folder.parent / "second.txt").read_text()
+    assert "SpanExampleGen.1" not in second, "a decided span is not read again"
+    assert "champion on the new span before training" in second
+
+
+def test_the_terminal_is_free_of_chatter(lived):
+    text = (lived.folder.parent / "first.txt").read_text()
+    for word in ("WARNING", "tensorflow/core", "apache_beam", "Traceback", "absl"):
+        assert word not in text
+
+
+def test_nothing_new_says_so_and_exits_0_within_five_seconds(lived):
+    command = [str(Path(sys.executable).with_name("evergreen")), "run", "-c", str(lived.config_file)]
+    began = time.monotonic()
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0
+    assert "nothing to do" in answer.stdout
+    assert time.monotonic() - began < 5
+
+
+def test_the_versions_hold_what_a_server_needs_and_where_they_come_from(lived):
+    newer = lived.versions()[0]
+    folder = Path(newer["path"])
+    assert (folder / "saved_model.pb").stat().st_size > 0
+    assert (folder / "variables" / "variables.index").exists()
+    lite = lived.base_path.with_name("serving_lite") / str(newer["version"]) / "model.tflite"
+    assert lite.read_bytes()[4:8] == b"TFL3"
+    manifest = json.loads((folder / "assets.extra" / "evergreen.json").read_text())
+    assert manifest["run"] == lived.runs()[0]["id"]
+    assert manifest["span"] == 4
+
+
+def test_the_live_version_answers_raw_rows_and_serialized_examples_alike(lived):
+    import numpy as np
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+
+    served = tf.saved_model.load(lived.versions()[0]["path"])
+    rows = pq.read_table(lived.spans / "4" / "flights.parquet").slice(0, 50).to_pylist()
+    signature = served.signatures["predict_raw"].structured_input_signature[1]
+    assert "late" not in signature
+    columns, examples = {}, []
+    for name, spec in signature.items():
+        missing = {tf.string: "", tf.float32: float("nan")}.get(spec.dtype, -1)
+        values = [missing if row[name] is None else row[name] for row in rows]
+        columns[name] = tf.constant([[v] for v in values], spec.dtype)
+    for row in rows:
+        example = tf.train.Example()
+        for name, spec in signature.items():
+            if row[name] is None:
+                continue
+            feature = example.features.feature[name]
+            if spec.dtype == tf.string:
+                feature.bytes_list.value.append(row[name].encode())
+            elif spec.dtype == tf.float32:
+                feature.float_list.value.append(row[name])
+            else:
+                feature.int64_list.value.append(row[name])
+        examples.append(example.SerializeToString())
+    raw = served.signatures["predict_raw"](**columns)["predictions"]
+    serialized = served.signatures["serving_default"](examples=tf.constant(examples))["predictions"]
+    assert raw.shape == (50, 1)
+    np.testing.assert_allclose(raw, serialized, atol=1e-6)
+    assert np.ptp(raw) > 0
+
+
+def test_runs_tell_span_result_and_stages(lived):
+    newer, older = lived.runs()
+    assert (older["result"], newer["result"]) == ("published", "published")
+    assert (older["span"], newer["span"]) == (3, 4)
+    assert newer["pushed_version"] == lived.versions()[0]["version"]
+    nodes = [stage["node"] for stage in newer["stages"]]
+    assert nodes.index("SpanValidator") < nodes.index("Transform") < nodes.index("Trainer") < nodes.index("Pusher")
+
+
+def test_ml_metadata_holds_the_names_that_others_rely_on(lived):
+    from evergreen.components.span_records import property_value
+    from evergreen.pipeline.config import load
+    from evergreen.pipeline.store import Store
+
+    config = load(lived.config_file)
+    store = Store(config.connection, config.name).mlmd
+    pushed = store.get_artifacts_by_type("PushedModel")
+    assert sorted(int(property_value(p, "pushed_version")) for p in pushed) == sorted(
+        v["version"] for v in lived.versions()
+    )
+    assert {property_value(p, "span") for p in pushed} == {3, 4}
+    assert all(property_value(p, "pushed_destination") for p in pushed)
+    quantized = [a for a in store.get_artifacts_by_type("Model") if property_value(a, "quantization")]
+    assert {property_value(a, "quantization") for a in quantized} == {"float16", "dynamic_int8"}
+    assert store.get_artifacts_by_type("QuantizationReport")
+    context = store.get_context_by_type_and_name("pipeline_run", lived.runs()[0]["id"])
+    for name in ("trigger", "span", "attempt", "result", "code_version"):
+        assert name in context.custom_properties, name
+
+
+def test_the_second_run_trains_on_the_last_three_spans_and_carries_the_analyzer_cache(lived):
+    from evergreen.components import span_records
+    from evergreen.pipeline.config import load
+    from evergreen.pipeline.store import Store
+
+    config = load(lived.config_file)
+    store = Store(config.connection, config.name)
+    run = lived.runs()[0]
+    execution = next(stage["execution"] for stage in run["stages"] if stage["node"] == "Transform")
+    events = store.mlmd.get_events_by_execution_ids([execution])
+    read = store.mlmd.get_artifacts_by_id([e.artifact_id for e in events if e.type == 3])
+    types = {t.id: t.name for t in store.mlmd.get_artifact_types()}
+    spans = sorted(span_records.property_value(a, "span") for a in read if types[a.type_id] == "Examples")
+    assert spans == [2, 3, 4]
+    assert any(types[a.type_id] == "TransformCache" for a in read)
+
+
+def test_status_says_what_is_live(lived):
+    status = lived.evergreen("status", "--json").json
+    assert status["live"]["version"] == lived.versions()[0]["version"]
+    assert status["running"] is None
+    assert "nothing to do" in status["next"]
+
+
+def test_a_named_span_that_does_not_exist_or_is_not_complete_exits_2(lived):
+    answer = lived.evergreen("run", "--span", "9")
+    assert answer.status == 2
+    assert "9" in answer.text
+
+
+def test_a_second_run_at_once_is_refused_with_5(lived):
+    import filelock
+
+    with filelock.FileLock(str(lived.workspace / "run.lock")):
+        answer = lived.evergreen("run")
+    assert answer.status == 5
+    assert "another run" in answer.text
+
+
+def test_the_logs_of_a_stage_can_be_read(lived):
+    run = lived.runs()[0]["id"]
+    assert "Trainer" in lived.evergreen("logs", run).text
+    assert lived.evergreen("logs", run, "Trainer").status == 0
