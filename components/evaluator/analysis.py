@@ -1,8 +1,8 @@
 """The TFMA run of gate 2: metrics of challenger and champion, overall and by slice, from predictions made before.
 
 TFMA slices, combines, subtracts the champion's metrics from the challenger's and writes the result that
-`tfma.load_eval_result` and TFMA's notebook views read. Three things differ from the stock Evaluator, all for speed
-(20 s become about 2): the models are not called again, since their answers are in predictions.parquet; rows reach
+`tfma.load_eval_result` and TFMA's notebook views read. Three things differ from the stock Evaluator, all for
+speed: the models are not called again, since their answers are in predictions.parquet; rows reach
 TFMA slice by slice instead of one by one; and TFMA's plots, attributions and validations, which nobody configured,
 are not written. The verdict is in the ModelBlessing artifact. TFMA and Beam are imported inside the functions.
 """
