@@ -75,7 +75,7 @@ def test_tfma_loads_both_models_and_the_difference(run):
 
 
 def test_equal_to_tfma_s_own_metrics(run, tmp_path):
-    """TFMA's AUC has 10,000 bins and agrees to its third digit; the others agree to rounding. Ours take single rows too."""
+    """Its AUC has 10,000 bins and agrees to the third digit, the others to rounding; ours take single rows too."""
     _, _, result = run
     names = {
         "auc": "AUC",
