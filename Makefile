@@ -41,8 +41,8 @@ format: setup ## Formats the code and mends what lint can mend
 requirements: setup ## Remakes the pins of both stacks; UPGRADE=1 takes the newest of everything
 	@$(PYTHON) -B requirements/compile_pins.py $(if $(UPGRADE),--upgrade)
 
-clean: ## Removes what builds and checks leave behind
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean: ## Removes what builds, checks and the demo leave behind: .evergreen/ with its versions too
+	rm -rf .evergreen build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Removes .venv/ too

@@ -33,9 +33,10 @@ def wheel(build_once) -> Path:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(source.read_bytes())
         # What a used checkout has lying about must not get in.
-        stray = folder / "checkout" / "pipeline" / "__pycache__" / "stray.cpython-310.pyc"
-        stray.parent.mkdir()
-        stray.write_bytes(b"")
+        for package in ("pipeline", "pipeline/scaffold/templates"):
+            stray = folder / "checkout" / package / "__pycache__" / "stray.cpython-310.pyc"
+            stray.parent.mkdir()
+            stray.write_bytes(b"")
         run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, cwd=folder / "checkout")
 
     return next(build_once("wheel", build).glob("evergreen_tfx-*.whl"))
