@@ -29,17 +29,18 @@ def set_listener(listener: Listener | None) -> None:
 
 
 def report(fraction: float | None, text: str) -> None:
-    """Reports how far the running stage is; passed on twice a second at most, its end (1.0) always.
+    """Reports how far the running stage is; passed on twice a second at most.
 
     Args:
-      fraction: the part done, 0 to 1; None where unknown.
+      fraction: the part done, 0 to 1; None where unknown, at the beginning of a phase. Such a report and the end (1.0)
+        are always passed on.
       text: what is happening, in a few words.
     """
     global _last
     if _listener is None:
         return
     now = time.monotonic()
-    if now - _last < INTERVAL_S and (fraction is None or fraction < 1.0):
+    if fraction is not None and fraction < 1.0 and now - _last < INTERVAL_S:
         return
     _last = now
     _listener(fraction, text)

@@ -1,4 +1,4 @@
-"""The user's functions: found from the YAML's folder, loaded into this process, and named file by file for the cache key.
+"""The user's functions: found from the YAML's folder, loaded here, and named file by file for the cache key.
 
 A project's folder comes last on `sys.path`, so that no file of the user's hides an installed package. One process may
 run several projects one after another, and a project whose files change in between: a module is thrown out of
@@ -25,8 +25,8 @@ from evergreen.components.errors import ConfigError
 
 _SPEC = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
 
-# The project folders that this process has used, and what each of their modules' files was when it was imported: the time
-# of its last change in nanoseconds and its bytes.
+# The project folders that this process has used, and what each of their modules' files was when it was imported: the
+# time of its last change in nanoseconds and its bytes.
 _projects: set[Path] = set()
 _stamps: weakref.WeakKeyDictionary[ModuleType, tuple[int, int]] = weakref.WeakKeyDictionary()
 

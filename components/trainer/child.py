@@ -1,0 +1,111 @@
+"""Training in a child process, for a process whose TensorFlow has started with too few logical devices.
+
+    python -m evergreen.components.trainer.child REQUEST RESULT PARENT
+
+The child reads a request, trains, and writes the report or the refusal. Its progress comes over its standard output, one
+JSON line each; its log goes to standard error, which it shares with the parent. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from typing import Any
+
+from evergreen.components import errors, progress, user_code
+from evergreen.components.errors import EvergreenError
+from evergreen.components.trainer.request import Request
+
+_PR_SET_PDEATHSIG = 1
+
+
+def train(request: Request) -> dict[str, Any]:
+    """Trains in a child process.
+
+    Args:
+      request: what to do.
+
+    Returns:
+      The report.
+
+    Raises:
+      EvergreenError: what the training refuses, as it would here.
+      RuntimeError: the child failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        request_file, result_file = os.path.join(folder, "request.json"), os.path.join(folder, "result.json")
+        with open(request_file, "w", encoding="utf-8") as file:
+            file.write(request.to_json())
+        child = subprocess.Popen(
+            [sys.executable, "-m", "evergreen.components.trainer.child", request_file, result_file, str(os.getpid())],
+            stdout=subprocess.PIPE,
+            env=user_code.child_environment(request.project_dir),
+            text=True,
+        )
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                _relay(line)
+            status = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+        if not os.path.exists(result_file):
+            raise RuntimeError(f"the training process ended with {status} and left no result")
+        with open(result_file, encoding="utf-8") as file:
+            result = json.load(file)
+    if "report" in result:
+        return dict(result["report"])
+    if "error" in result:
+        raise getattr(errors, result["error"])(*result["parts"])
+    raise RuntimeError(f"the training process failed:\n{result['traceback']}")
+
+
+def _relay(line: str) -> None:
+    """Passes a line of the child on: progress to the listener, anything else to standard output."""
+    try:
+        fraction, text = json.loads(line)
+    except ValueError:
+        sys.stdout.write(line)
+    else:
+        progress.report(fraction, text)
+
+
+def main(request_file: str, result_file: str, parent: str) -> None:
+    """Trains as the child.
+
+    Args:
+      request_file: a request as JSON.
+      result_file: where the report or the refusal goes.
+      parent: the parent's process id.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit(1)  # the parent died before it could take the child with it
+    from evergreen.components.trainer import devices, training
+
+    with open(request_file, encoding="utf-8") as file:
+        request = Request.from_json(file.read())
+    progress.set_listener(lambda fraction, text: print(json.dumps([fraction, text]), flush=True))
+    result: dict[str, Any]
+    try:
+        devices.configure(request.settings)
+        result = {"report": training.run(request)}
+    except EvergreenError as error:
+        result = {"error": type(error).__name__, "parts": [error.headline, error.reason, error.next_step]}
+    except Exception:
+        result = {"traceback": traceback.format_exc()}
+    with open(result_file + ".part", "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    os.replace(result_file + ".part", result_file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,238 @@
+"""From the window's TFRecord files to batches of transformed rows.
+
+The rows are read, parsed and transformed once, in big batches, and kept in memory as one array for each feature; each
+epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step about a millisecond,
+where parsing again costs ten, and shuffles all rows and not a buffer of them. Rows that do not fit the memory budget are
+read, parsed and transformed anew each epoch, and shuffled by file and in a buffer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from evergreen.components.trainer.request import Part
+from evergreen.components.trainer.transform_graph import TransformGraph
+
+READ_BATCH = 4096
+EVALUATION_BATCH = 4096
+SHUFFLE_BUFFER = 65536
+_READERS = 2
+_PREFETCH = 4
+# The rows are held twice while the batches of a feature are joined; the rest is for the model and its gradients.
+_SHARE_OF_MEMORY = 1 / 4
+
+
+@dataclass
+class Dataset:
+    """Rows of a training or of a validation, and how to read them in batches.
+
+    Attributes:
+      rows: how many there are.
+      rows_by_part: (span, split) to how many rows it gave.
+      cached_bytes: memory that the rows take; 0 where they are read from the files each time.
+      batches: makes a tf.data.Dataset of (features, label) for a batch size; see `training` and `evaluation`.
+      columns: the rows in memory by feature; None where they are read from the files.
+    """
+
+    rows: int
+    rows_by_part: dict[tuple[int, str], int]
+    cached_bytes: int
+    batches: Callable[[int, int | None], tf.data.Dataset]
+    columns: dict[str, np.ndarray] | None = None
+
+    def training(self, batch_size: int, seed: int) -> tf.data.Dataset:
+        """Returns shuffled batches without end, each epoch in another order, the same for the same seed."""
+        return self.batches(batch_size, seed).prefetch(_PREFETCH)
+
+    def evaluation(self, batch_size: int = EVALUATION_BATCH) -> tuple[tf.data.Dataset, int]:
+        """Returns every row once, in the files' order, and the number of batches, the last of which may be small."""
+        return self.batches(batch_size, None).prefetch(_PREFETCH), -(-self.rows // batch_size)
+
+
+def open_rows(
+    parts: Sequence[Part], graph: TransformGraph, features: Sequence[str], label: str, budget: int | None = None
+) -> Dataset:
+    """Reads rows into memory, or prepares to stream them where they do not fit.
+
+    Args:
+      parts: the files.
+      graph: what transforms a row.
+      features: the transformed features that the model reads.
+      label: the transformed feature that holds the label.
+      budget: bytes that the rows may take; None for a share of the machine's memory.
+
+    Returns:
+      The rows.
+    """
+    names = [*features, label]
+    budget = memory_budget() if budget is None else budget
+    loaded = _load(parts, graph, names, budget)
+    if loaded is None:
+        return _streamed(parts, graph, names)
+    columns, counts = loaded
+    size = sum(column.nbytes for column in columns.values())
+    rows = sum(counts.values())
+    return Dataset(rows, counts, size, _cached_batches(columns, label, rows), columns)
+
+
+def memory_budget() -> int:
+    """Returns how many bytes the cached rows may take: a share of what the machine or the container has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(limit, encoding="ascii") as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):  # no cgroup, or "max"
+            continue
+    return int(total * _SHARE_OF_MEMORY)
+
+
+@tf.autograph.experimental.do_not_convert
+def _records(file: tf.Tensor) -> tf.data.Dataset:
+    """Reads a TFRecord file, compressed where its name says so."""
+    compression = tf.where(tf.strings.regex_full_match(file, r".*\.gz"), "GZIP", "")
+    return tf.data.TFRecordDataset(file, compression_type=compression)
+
+
+def _load(
+    parts: Sequence[Part], graph: TransformGraph, names: list[str], budget: int
+) -> tuple[dict[str, np.ndarray], dict[tuple[int, str], int]] | None:
+    """Reads, parses and transforms every row; None as soon as they exceed the budget."""
+    files = [(file, number) for number, part in enumerate(parts) for file in part.files]
+    if not files:
+        return {}, {}
+    paths, numbers = [file for file, _ in files], [number for _, number in files]
+
+    @tf.autograph.experimental.do_not_convert
+    def batches(file: tf.Tensor, number: tf.Tensor) -> tf.data.Dataset:
+        return _records(file).batch(READ_BATCH).map(lambda batch: (batch, number))
+
+    read = tf.data.Dataset.from_tensor_slices((paths, numbers)).interleave(
+        batches, cycle_length=_READERS, num_parallel_calls=_READERS, deterministic=True
+    )
+
+    @tf.autograph.experimental.do_not_convert
+    def transform(batch: tf.Tensor, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return graph.parse_and_apply(batch, names), number
+
+    transformed = read.map(
+        transform,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).prefetch(_PREFETCH)
+    chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    counts = [0] * len(parts)
+    size = 0
+    for batch, number in transformed:
+        for name, tensor in batch.items():
+            array = tensor.numpy()
+            chunks[name].append(array)
+            size += _memory(array)
+        counts[int(number)] += len(batch[names[0]])
+        if size > budget:
+            return None
+    columns = {name: np.concatenate(chunks.pop(name)) for name in names} if sum(counts) else {}
+    by_part: dict[tuple[int, str], int] = {}
+    for part, count in zip(parts, counts, strict=True):
+        by_part[part.span, part.split] = by_part.get((part.span, part.split), 0) + count
+    return columns, by_part
+
+
+def _memory(array: np.ndarray) -> int:
+    """Estimates an array's bytes; of strings the contents too."""
+    if array.dtype != object:
+        return int(array.nbytes)
+    return int(array.nbytes) + sum(len(value) + 33 for value in array.flat)
+
+
+def _cached_batches(
+    columns: dict[str, np.ndarray], label: str, rows: int
+) -> Callable[[int, int | None], tf.data.Dataset]:
+    tensors = {name: tf.constant(column) for name, column in columns.items()}
+
+    @tf.autograph.experimental.do_not_convert
+    def gather(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        batch = {name: tf.gather(tensor, index) for name, tensor in tensors.items()}
+        return batch, batch.pop(label)
+
+    @tf.autograph.experimental.do_not_convert
+    def permutation(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([np.int64(seed), epoch]))
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    def batches(batch_size: int, seed: int | None) -> tf.data.Dataset:
+        if seed is None:
+            return tf.data.Dataset.range(rows).batch(batch_size).map(gather)
+        # A batch may hold the end of one epoch and the beginning of the next: no row is left out.
+        order = tf.data.Dataset.counter().flat_map(lambda epoch: permutation(seed, epoch))
+        return order.batch(batch_size, drop_remainder=True).map(gather, num_parallel_calls=1, deterministic=True)
+
+    return batches
+
+
+def _streamed(parts: Sequence[Part], graph: TransformGraph, names: list[str]) -> Dataset:
+    label = names[-1]
+    files = [file for part in parts for file in part.files]
+
+    @tf.autograph.experimental.do_not_convert
+    def transform(examples: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        batch = graph.parse_and_apply(examples, names)
+        return batch, batch.pop(label)
+
+    def batches(batch_size: int, seed: int | None) -> tf.data.Dataset:
+        paths = tf.data.Dataset.from_tensor_slices(files)
+        if seed is None:
+            records = paths.flat_map(_records).batch(batch_size)
+        else:
+            records = (
+                paths.shuffle(len(files), seed=seed, reshuffle_each_iteration=True)
+                .interleave(_records, cycle_length=min(len(files), 16), num_parallel_calls=_READERS, deterministic=True)
+                .shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True)
+                .repeat()
+                .batch(batch_size, drop_remainder=True)
+            )
+        return records.map(transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    counts: dict[tuple[int, str], int] = {}
+    for part in parts:
+        counts[part.span, part.split] = counts.get((part.span, part.split), 0) + count_rows(part.files)
+    return Dataset(sum(counts.values()), counts, 0, batches)
+
+
+def count_rows(files: Iterable[str]) -> int:
+    """Counts the records of TFRecord files.
+
+    Args:
+      files: paths.
+
+    Returns:
+      How many records they hold together.
+    """
+    paths = list(files)
+    if not paths:
+        return 0
+    batches = tf.data.Dataset.from_tensor_slices(paths).flat_map(_records).batch(READ_BATCH)
+    return int(batches.reduce(np.int64(0), lambda total, batch: total + tf.shape(batch, tf.int64)[0]))
+
+
+def non_finite(columns: dict[str, np.ndarray]) -> dict[str, int]:
+    """Counts the rows that hold NaN or infinity, for the message about a training that gave NaN.
+
+    Args:
+      columns: rows by feature.
+
+    Returns:
+      Feature to how many of its rows; only features that have some.
+    """
+    found = {}
+    for name, column in columns.items():
+        if column.dtype.kind == "f":
+            bad = ~np.isfinite(column.reshape(len(column), -1)).all(axis=1)
+            if bad.any():
+                found[name] = int(bad.sum())
+    return found

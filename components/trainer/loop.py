@@ -1,0 +1,259 @@
+"""The training loop: steps in one graph call, measurements in between, an early end, and no NaN unnoticed.
+
+The loop calls the model's own `train_step` and `test_step` under the strategy, as `Model.fit` does, many at a time. It is
+not `fit` because `fit` traces the step four times where once is enough, seconds each for a model with many inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from evergreen.components import progress
+from evergreen.components.errors import ConfigError, ModelRejected
+from evergreen.components.trainer import strategy as strategies
+from evergreen.components.trainer.input_path import Dataset, non_finite
+from evergreen.components.trainer.settings import EarlyStopping, TrainerSettings
+
+MAX_STEPS_PER_EXECUTION = 50
+_EXECUTION_S = 0.5
+_POINTS = 20
+# As tf_keras's EarlyStopping tells metrics that grow from those that fall.
+_GROWING = ("acc", "accuracy", "auc", "precision", "recall", "r2_score", "prc")
+
+
+@dataclass
+class Outcome:
+    """What a training did.
+
+    Attributes:
+      steps: steps done.
+      curve: a point for each measurement: `step`, the training metrics since the point before, and `val_...` where the
+        validation rows were measured.
+      step_ms: milliseconds a step, one value for each graph call; the first call, which traces, is left out.
+      trace_s: seconds of the first call.
+      best_step: the step whose weights the model has.
+      stopped_early: whether early stopping ended it.
+    """
+
+    steps: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)
+    trace_s: float = 0.0
+    best_step: int = 0
+    stopped_early: bool = False
+
+
+def fit(
+    model: Any,
+    strategy: tf.distribute.Strategy,
+    training: Dataset,
+    validation: Dataset,
+    settings: TrainerSettings,
+    on_point: Callable[[dict[str, float]], None] = lambda point: None,
+) -> Outcome:
+    """Trains a model in place.
+
+    Args:
+      model: a compiled and built tf_keras.Model, made under the strategy.
+      strategy: the strategy.
+      training: what it learns from; not empty.
+      validation: what early stopping watches; may be empty.
+      settings: batch size, steps, seed and early stopping.
+      on_point: hears each point of the curve.
+
+    Returns:
+      What happened. With early stopping the model has the best weights that were measured.
+
+    Raises:
+      ModelRejected: the loss or a weight is NaN or infinite.
+      ConfigError: early stopping watches what is not there.
+    """
+    return _Loop(model, strategy, training, validation, settings, on_point).run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: Any,
+        strategy: tf.distribute.Strategy,
+        training: Dataset,
+        validation: Dataset,
+        settings: TrainerSettings,
+        on_point: Callable[[dict[str, float]], None],
+    ):
+        self.model = model
+        self.strategy = strategy
+        self.training = training
+        self.validation = validation
+        self.settings = settings
+        self.on_point = on_point
+        self.outcome = Outcome()
+        self.finite_loss: tuple[int, float] | None = None
+        self.train, self.test = _step_functions(model, strategy)
+
+    def run(self) -> Outcome:
+        self.build()
+        stopping = self.settings.early_stopping
+        watch = _Watch(stopping, self.model) if stopping is not None else None
+        interval = stopping.every if stopping is not None else max(1, self.settings.steps // _POINTS)
+        batches = self.training.training(self.settings.global_batch_size, self.settings.seed)
+        iterator = iter(strategies.distribute(self.strategy, batches))
+        outcome, steps = self.outcome, self.settings.steps
+        per_execution = 1
+        while outcome.steps < steps and not outcome.stopped_early:
+            self.model.reset_metrics()
+            point = min(outcome.steps + interval, steps)
+            while outcome.steps < point:
+                per_execution = self.execute(iterator, min(per_execution, point - outcome.steps))
+            self.measure(watch, last=outcome.steps == steps)
+        if watch is not None:
+            outcome.best_step = watch.restore()
+        else:
+            outcome.best_step = outcome.steps
+        return outcome
+
+    def build(self) -> None:
+        """Makes the variables of optimizer and metrics, so that tracing the training step makes none and is done once."""
+        with self.strategy.scope():
+            self.model.optimizer.build(self.model.trainable_variables)
+        rows = self.validation if self.validation.rows else self.training
+        batches, _ = rows.evaluation(self.settings.global_batch_size)
+        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(1))
+        self.model.reset_metrics()
+
+    def execute(self, iterator: Any, count: int) -> int:
+        """Runs some steps in one graph call.
+
+        Returns:
+          How many the next call should run, so that it takes about half a second.
+        """
+        started = time.monotonic()
+        loss = float(self.train(iterator, tf.constant(count)))
+        seconds = time.monotonic() - started
+        outcome = self.outcome
+        first = outcome.steps == 0
+        outcome.steps += count
+        if not math.isfinite(loss):
+            raise self.rejected("the loss", loss)
+        self.finite_loss = (outcome.steps, loss)
+        text = f"step {outcome.steps}/{self.settings.steps}, loss {loss:.4g}"
+        progress.report(outcome.steps / self.settings.steps, text)
+        if first:
+            outcome.trace_s = seconds
+            return 2
+        outcome.step_ms.append(seconds / count * 1e3)
+        return max(1, min(MAX_STEPS_PER_EXECUTION, round(_EXECUTION_S * count / max(seconds, 1e-6)), count * 4))
+
+    def measure(self, watch: _Watch | None, last: bool) -> None:
+        """Adds a point to the curve; with early stopping on the validation rows too, else at the end only."""
+        outcome = self.outcome
+        bad = [variable.name for variable in self.model.variables if not _finite(variable)]
+        if bad:
+            raise self.rejected(f"the weight {bad[0]}", math.nan)
+        point: dict[str, float] = {"step": outcome.steps, **_results(self.model)}
+        if (watch is not None or last) and self.validation.rows:
+            self.model.reset_metrics()
+            point.update({f"val_{name}": value for name, value in self.evaluate().items()})
+        outcome.curve.append(point)
+        self.on_point(point)
+        if watch is not None:
+            outcome.stopped_early = watch.hears(point) and not last
+
+    def evaluate(self) -> dict[str, float]:
+        batches, count = self.validation.evaluation()
+        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(count))
+        return _results(self.model)
+
+    def rejected(self, what: str, value: float) -> ModelRejected:
+        """Says where the training went wrong, and why where the rows tell."""
+        before = "" if self.finite_loss is None else f"; at step {self.finite_loss[0]} the loss was {self.finite_loss[1]:g}"
+        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+        reason = f"{what} is {value} by step {self.outcome.steps}{before}; the learning rate is {rate:g}"
+        broken = non_finite(self.training.columns or {})
+        if broken:
+            named = ", ".join(f"{name} ({count} rows)" for name, count in sorted(broken.items())[:5])
+            return ModelRejected(
+                "training gave NaN",
+                f"{reason}; the preprocessing function gives NaN or infinity in {named}",
+                "Fill what is missing in the preprocessing function.",
+            )
+        return ModelRejected(
+            "training gave NaN", reason, "Lower the learning rate, or clip gradients with the optimizer's clipnorm."
+        )
+
+
+class _Watch:
+    """Early stopping: keeps the best weights measured, and says when to end."""
+
+    def __init__(self, settings: EarlyStopping, model: Any):
+        self.settings = settings
+        self.model = model
+        self.sign = 1.0 if settings.metric.endswith(_GROWING) else -1.0
+        self.best = -math.inf
+        self.best_step = 0
+        self.weights: list[np.ndarray] | None = None
+        self.without_gain = 0
+
+    def hears(self, point: dict[str, float]) -> bool:
+        """Takes a measurement; tells whether patience has run out."""
+        metric = self.settings.metric
+        if metric not in point:
+            raise ConfigError(
+                f"trainer.early_stopping.metric {metric!r} is not measured",
+                f"measured: {', '.join(name for name in point if name.startswith('val_')) or 'nothing on validation'}",
+                "Name one of these; without validation rows (data.validation: 0) there are none.",
+            )
+        value = self.sign * point[metric]
+        if value > self.best:
+            self.best, self.best_step, self.without_gain = value, int(point["step"]), 0
+            self.weights = self.model.get_weights()
+        else:
+            self.without_gain += 1
+        return self.without_gain >= self.settings.patience
+
+    def restore(self) -> int:
+        """Gives the model its best weights; returns their step."""
+        if self.weights is not None:
+            self.model.set_weights(self.weights)
+        return self.best_step
+
+
+def _step_functions(model: Any, strategy: tf.distribute.Strategy) -> tuple[Any, Any]:
+    """Makes the graph functions that run some training steps, which give the loss so far, or some test steps."""
+
+    def train_step(iterator: Any) -> tf.Tensor:
+        logs = strategy.run(model.train_step, args=(next(iterator),))
+        loss = logs.get("loss", 0.0) if isinstance(logs, dict) else 0.0
+        return tf.cast(strategy.experimental_local_results(loss)[0], tf.float32)
+
+    def test_step(iterator: Any) -> None:
+        strategy.run(model.test_step, args=(next(iterator),))
+
+    @tf.function(reduce_retracing=True)
+    def train(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        loss = tf.constant(0.0)
+        for _ in tf.range(count):
+            loss = train_step(iterator)
+        return loss
+
+    @tf.function(reduce_retracing=True)
+    def test(iterator: Any, count: tf.Tensor) -> None:
+        for _ in tf.range(count):
+            test_step(iterator)
+
+    return train, test
+
+
+def _results(model: Any) -> dict[str, float]:
+    return {name: float(np.mean(value)) for name, value in model.get_metrics_result().items()}
+
+
+def _finite(variable: Any) -> bool:
+    return not variable.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(variable)))

@@ -1,0 +1,192 @@
+"""The training report: what a training did, how long each part took, and the curves for TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evergreen.components import model_layout, progress
+from evergreen.components.trainer.request import Request
+
+if TYPE_CHECKING:  # these import TensorFlow, which the executor's import must not
+    from evergreen.components.trainer.input_path import Dataset
+    from evergreen.components.trainer.loop import Outcome
+    from evergreen.components.trainer.warm_start import Result
+
+FORMAT = 1
+
+
+class Phases:
+    """Seconds by phase, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str, text: str) -> Iterator[None]:
+        """Times a phase and says that it began.
+
+        Args:
+          name: its name in the report; the seconds of phases of the same name add up.
+          text: what is happening, for the listener of `evergreen.components.progress`.
+        """
+        progress.report(None, text)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
+
+
+def build(
+    request: Request,
+    devices: list[str],
+    training: Dataset,
+    validation: Dataset,
+    start: Result,
+    outcome: Outcome,
+    parameters: int,
+    features: tuple[str, ...],
+    signatures: list[str],
+    phases: Phases,
+) -> dict[str, Any]:
+    """Puts the report together.
+
+    Args:
+      request: what was asked.
+      devices: the devices of the strategy.
+      training: the training rows.
+      validation: the validation rows.
+      start: how it started.
+      outcome: what the loop did.
+      parameters: how many numbers the weights hold.
+      features: the transformed features that the model reads.
+      signatures: of the exported SavedModel.
+      phases: seconds by phase.
+
+    Returns:
+      A JSON object; see docs/architecture.md.
+    """
+    settings = request.settings
+    step_ms = np.array(outcome.step_ms or [outcome.trace_s * 1e3])
+    p50 = float(np.percentile(step_ms, 50))
+    return {
+        "format": FORMAT,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "stopped_early": outcome.stopped_early,
+        "final": outcome.curve[-1],
+        "curve": outcome.curve,
+        "strategy": settings.strategy,
+        "devices": devices,
+        "replicas": len(devices),
+        "global_batch_size": settings.global_batch_size,
+        "precision": settings.precision,
+        "seed": settings.seed,
+        "hyperparameters": settings.hyperparameters,
+        "parameters": parameters,
+        "features": list(features),
+        "signatures": signatures,
+        "rows": {"train": training.rows, "validation": validation.rows},
+        "rows_by_span": _by_span(training, validation),
+        "epochs": round(outcome.steps * settings.global_batch_size / max(training.rows, 1), 2),
+        "cached_bytes": training.cached_bytes + validation.cached_bytes,
+        "step_ms": {"p50": round(p50, 3), "p90": round(float(np.percentile(step_ms, 90)), 3)},
+        "examples_per_second": round(settings.global_batch_size / p50 * 1e3, 1),
+        "trace_s": round(outcome.trace_s, 3),
+        "seconds": phases.seconds,
+        "seconds_total": round(sum(phases.seconds.values()), 3),
+        "warm_start": dataclasses.asdict(start),
+        "versions": versions(),
+    }
+
+
+def compact(report: Mapping[str, Any]) -> str:
+    """Returns the report without curves and lists, short enough for a property in ML Metadata.
+
+    Args:
+      report: from `build`.
+
+    Returns:
+      JSON of a few hundred characters.
+    """
+    left_out = ("curve", "features", "rows_by_span", "warm_start", "hyperparameters", "signatures", "format")
+    short = {key: value for key, value in report.items() if key not in left_out}
+    start = report["warm_start"]
+    short["warm_start"] = {"warm": start["warm"], "reason": start["reason"]}
+    return json.dumps(short, separators=(",", ":"))
+
+
+def write(report: Mapping[str, Any], run_dir: str) -> None:
+    """Writes the report into the ModelRun artifact.
+
+    Args:
+      report: from `build`.
+      run_dir: the artifact's folder.
+    """
+    with open(os.path.join(run_dir, model_layout.REPORT_FILE), "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=1)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that decide about weights."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+    import tf_keras
+
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "tf_keras": tf_keras.__version__,
+        "tensorflow_transform": tft.__version__,
+        "numpy": np.__version__,
+    }
+
+
+class TensorBoard:
+    """Writes the curves as TensorBoard reads them: `logs/train` and `logs/validation`.
+
+    Args:
+      run_dir: the ModelRun artifact's folder.
+    """
+
+    def __init__(self, run_dir: str):
+        self._folder = os.path.join(run_dir, "logs")
+        self._writers: dict[str, Any] = {}
+
+    def point(self, point: Mapping[str, float]) -> None:
+        """Writes a point of the curve.
+
+        Args:
+          point: `step`, and metrics with or without `val_`.
+        """
+        import tensorflow as tf
+
+        for name, value in point.items():
+            if name == "step":
+                continue
+            run = "validation" if name.startswith("val_") else "train"
+            if run not in self._writers:
+                self._writers[run] = tf.summary.create_file_writer(os.path.join(self._folder, run))
+            with self._writers[run].as_default():
+                tf.summary.scalar(name.removeprefix("val_"), value, step=int(point["step"]))
+
+    def close(self) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def _by_span(training: Dataset, validation: Dataset) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (span, split), rows in sorted({**training.rows_by_part, **validation.rows_by_part}.items()):
+        found.setdefault(str(span), {})[split] = rows
+    return found

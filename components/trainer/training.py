@@ -1,0 +1,141 @@
+"""One training from request to exported model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import tensorflow as tf
+
+from evergreen.components import progress, user_code
+from evergreen.components.errors import ConfigError, DataRejected
+from evergreen.components.trainer import (
+    autograph,
+    input_path,
+    loop,
+    report,
+    signatures,
+    user_model,
+    warm_start,
+)
+from evergreen.components.trainer import devices as trainer_devices
+from evergreen.components.trainer import strategy as strategies
+from evergreen.components.trainer.request import Request, training_parts, validation_parts
+from evergreen.components.trainer.transform_graph import TransformGraph
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Trains as the settings say: our loop over the user's `build_model`, or the user's own `run_fn`.
+
+    Args:
+      request: what to do.
+
+    Returns:
+      The report, which is also written to the run's folder.
+    """
+    _empty(request.model_dir, request.run_dir)
+    if request.settings.run_fn is not None:
+        from evergreen.components.trainer import run_fn
+
+        return run_fn.train(request)
+    return train(request)
+
+
+def train(request: Request) -> dict[str, Any]:
+    """Trains the model of a `build_model`, exports and reports.
+
+    Args:
+      request: what to do; its `settings.model` names the user's function.
+
+    Returns:
+      The report, which is also written to the run's folder.
+
+    Raises:
+      ConfigError: the user's functions or the settings do not fit.
+      DataRejected: the window has no training rows.
+      ModelRejected: training gave NaN.
+    """
+    settings = request.settings
+    spec = settings.model or ""
+    autograph.leave_tf_keras_alone()
+    phases = report.Phases()
+    with phases.phase("load", "loading the transform graph"):
+        build_model = user_code.load(spec, request.project_dir)
+        graph = TransformGraph(request.transform_graph)
+    devices = trainer_devices.choose(settings)
+    strategy = strategies.create(settings, devices)
+    with strategies.deterministic(settings):
+        with phases.phase("build", "building the model"):
+            strategies.seed_everything(settings.seed)
+            # Signatures are traced from a model outside of the strategy, which leaves no trace of it in the export.
+            served = user_model.build(build_model, spec, graph, settings.hyperparameters)
+            features = user_model.features_of(served, graph, request.label, spec)
+            core = user_model.trace_core(served, features, graph, spec)
+            model = served
+            if strategies.distributes(strategy):
+                strategies.seed_everything(settings.seed)
+                with strategy.scope():
+                    model = user_model.build(build_model, spec, graph, settings.hyperparameters)
+                    if not model.built:
+                        model({name: _one_row(graph.specs[name]) for name in features})
+        with phases.phase("warm_start", "taking weights from the champion"):
+            start = warm_start.apply(model, graph, request.base_model, settings.warm_start)
+        with phases.phase("input", "reading and transforming the rows"):
+            training, validation = _rows(request, graph, features)
+        board = report.TensorBoard(request.run_dir)
+        with phases.phase("fit", "tracing the training step"):
+            try:
+                outcome = loop.fit(model, strategy, training, validation, settings, board.point)
+            except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
+                raise user_model.training_error(spec, error) from error
+        board.close()
+    with phases.phase("export", "exporting the model"):
+        if model is not served:
+            served.set_weights(model.get_weights())
+        exported = signatures.export(served, core, graph, request.label, request.model_dir)
+        warm_start.save(served, graph, request.model_dir)
+    parameters = sum(int(tf.size(variable)) for variable in served.weights)
+    result = report.build(
+        request, devices, training, validation, start, outcome, parameters, features, exported, phases
+    )
+    report.write(result, request.run_dir)
+    progress.report(1.0, f"trained {outcome.steps} steps")
+    return result
+
+
+def _empty(*folders: str) -> None:
+    """Clears what an earlier attempt that was killed may have left."""
+    for folder in folders:
+        if os.path.isdir(folder):
+            shutil.rmtree(folder)
+        os.makedirs(folder)
+
+
+def _one_row(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([1, *spec.shape[1:]], spec.dtype)
+
+
+def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) -> tuple[Any, Any]:
+    names = list(features)
+    validation = input_path.open_rows(
+        validation_parts(request.examples), graph, names, request.label, request.cache_bytes
+    )
+    training = input_path.open_rows(
+        training_parts(request.examples, request.newest_span), graph, names, request.label, request.cache_bytes
+    )
+    if not training.rows:
+        spans = ", ".join(str(examples.span) for examples in request.examples)
+        raise DataRejected(
+            "there are no rows to train on",
+            f"the training splits of the spans {spans or 'none'} are empty",
+            "Widen the window (data.window), or lower data.exam and data.validation.",
+        )
+    stopping = request.settings.early_stopping
+    if stopping is not None and not validation.rows:
+        raise ConfigError(
+            "early stopping has no validation rows",
+            "the validation splits of the window are empty",
+            "Raise data.validation, or leave trainer.early_stopping out.",
+        )
+    return training, validation

@@ -1,0 +1,198 @@
+"""Builds the user's model and checks that it is what the Trainer can train, serve and quantize."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.trainer.transform_graph import TransformGraph
+
+_CONTRACT = (
+    "build_model(transform_output, hyperparameters) returns a compiled tf_keras.Model with inputs named as transformed "
+    "features and one output [batch, 1]"
+)
+
+
+@dataclass(frozen=True)
+class Core:
+    """The model as a function of transformed features.
+
+    Attributes:
+      function: concrete function of one keyword argument for each feature; gives float32 [batch, 1].
+      features: the transformed features that it reads.
+    """
+
+    function: Any
+    features: tuple[str, ...]
+
+
+def build(function: Callable[..., Any], spec: str, graph: TransformGraph, hyperparameters: dict[str, Any]) -> Any:
+    """Calls the user's function and checks what it returns.
+
+    Args:
+      function: the user's `build_model`.
+      spec: its name, for messages.
+      graph: the window's transform graph.
+      hyperparameters: from the settings.
+
+    Returns:
+      A compiled tf_keras.Model.
+
+    Raises:
+      ConfigError: the function raises, or returns something else.
+    """
+    try:
+        model = function(graph.output, dict(hyperparameters))
+    except EvergreenError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        raise user_error(spec, error) from error
+    if not isinstance(model, tf_keras.Model):
+        received = f"{type(model).__module__}.{type(model).__qualname__}"
+        hint = "Return the compiled model."
+        if any(base.__module__.startswith("keras.") for base in type(model).__mro__):
+            hint = "Import tf_keras in place of keras or tf.keras: the Trainer's strategies need Keras 2."
+        raise ConfigError(f"{spec} does not return a tf_keras.Model", f"received {received}; {_CONTRACT}", hint)
+    if getattr(model, "optimizer", None) is None:
+        raise ConfigError(
+            f"{spec} returns a model that is not compiled",
+            f"received a {type(model).__name__} without optimizer and loss; {_CONTRACT}",
+            "Call model.compile(optimizer, loss, metrics=[...]) before returning it.",
+        )
+    return model
+
+
+def user_error(spec: str, error: Exception) -> ConfigError:
+    """Names the line of the user's function that raised.
+
+    Args:
+      spec: `module:function`.
+      error: what it raised.
+
+    Returns:
+      The error to raise in its place.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    file = f"{spec.partition(':')[0].rpartition('.')[2]}.py"
+    own = [frame for frame in frames if Path(frame.filename).name == file]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    reason = f"{type(error).__name__}: {_gist(error)}{place}"
+    return ConfigError(f"{spec} fails", reason, "Correct the function; `--debug` shows the whole traceback.")
+
+
+def training_error(spec: str, error: Exception) -> ConfigError:
+    """Says in short why a model cannot be trained, for example an index beyond an embedding's rows.
+
+    Args:
+      spec: `module:function` that built the model.
+      error: what TensorFlow raised.
+
+    Returns:
+      The error to raise in its place.
+    """
+    node = re.search(r"Detected at node (\S+)", str(error))
+    place = f" (at {node[1]})" if node else ""
+    reason = f"{type(error).__name__}: {_gist(error)}{place}"
+    return ConfigError(
+        f"the model of {spec} cannot be trained", reason, "Correct the model; `--debug` shows the whole traceback."
+    )
+
+
+def _gist(error: Exception) -> str:
+    """Picks the line that says what is wrong: TensorFlow puts it behind the traceback that its message begins with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "[[{{node" not in line]
+    if not lines:
+        return "no message"
+    return lines[-1] if lines[0].startswith(("in user code", "Graph execution error", "Exception encountered")) else lines[0]
+
+
+def features_of(model: Any, graph: TransformGraph, label: str, spec: str) -> tuple[str, ...]:
+    """Finds the transformed features that a model reads.
+
+    Args:
+      model: the user's model.
+      graph: the window's transform graph.
+      label: the label's name.
+      spec: the user's function, for messages.
+
+    Returns:
+      The names, sorted: the inputs of a functional model; of any other model every feature but the label.
+
+    Raises:
+      ConfigError: the preprocessing function does not give the label or an input, or an input is computed from the label.
+    """
+    if label not in graph.specs:
+        raise ConfigError(
+            f"the preprocessing function does not give the label {label!r}",
+            f"it gives {', '.join(sorted(graph.specs))}",
+            f"Let it return the label under its own name: outputs[{label!r}] = inputs[{label!r}].",
+        )
+    leaking = {name for name, needs in graph.needs.items() if label in needs}
+    inputs = getattr(model, "_nested_inputs", None)
+    if inputs is None:
+        names = sorted(set(graph.specs) - leaking)
+    else:
+        names = sorted(inputs) if isinstance(inputs, dict) else sorted(model.input_names)
+    unknown = [name for name in names if name not in graph.specs]
+    if unknown:
+        raise ConfigError(
+            f"{spec} has an input {unknown[0]!r} that the preprocessing function does not give",
+            f"it gives {', '.join(sorted(set(graph.specs) - {label}))}",
+            "Name the model's inputs as the transformed features: tf_keras.Input((1,), name=...).",
+        )
+    leaks = sorted(leaking.intersection(names))
+    if leaks:
+        raise ConfigError(
+            f"{spec} reads {leaks[0]!r}, which is computed from the label {label!r}",
+            "a model that is served does not know the label",
+            "Leave the feature out of the model.",
+        )
+    return tuple(names)
+
+
+def trace_core(model: Any, features: Sequence[str], graph: TransformGraph, spec: str) -> Core:
+    """Traces the model as it is served, which also builds its variables.
+
+    Args:
+      model: the user's model.
+      features: the transformed features that it reads.
+      graph: the window's transform graph.
+      spec: the user's function, for messages.
+
+    Returns:
+      The model as a function. Weights that change later change it too.
+
+    Raises:
+      ConfigError: the model cannot be called with these features, or gives something else than [batch, 1].
+    """
+
+    @tf.function
+    def core(**inputs: Any) -> Any:
+        output = model(inputs, training=False)
+        if not isinstance(output, tf.Tensor):
+            raise _wrong_output(spec, f"a {type(output).__name__} of outputs")
+        if output.shape.rank != 2 or output.shape[1] != 1:
+            raise _wrong_output(spec, f"an output of the shape {[*output.shape]}")
+        return tf.cast(output, tf.float32)
+
+    try:
+        traced = core.get_concrete_function(**{name: graph.specs[name] for name in features})
+    except EvergreenError:
+        raise
+    except Exception as error:  # whatever a user's layers do
+        raise user_error(spec, error) from error
+    return Core(traced, tuple(features))
+
+
+def _wrong_output(spec: str, received: str) -> ConfigError:
+    return ConfigError(
+        f"{spec} returns a model with {received}", f"expected one tensor [batch, 1]; {_CONTRACT}", "End it in Dense(1)."
+    )

@@ -1,0 +1,245 @@
+"""A whole training: the report, the seed, the strategies, early stopping, and what NaN gets."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trainer_world
+
+from evergreen.components import model_layout, progress
+from evergreen.components.errors import ConfigError, DataRejected, ModelRejected
+from evergreen.components.trainer import child, training
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="module")
+def world(build_once):
+    return build_once("trainer_world", trainer_world.build)
+
+
+def weights(request):
+    with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
+        return dict(file)
+
+
+def train(world, out, settings=None, **changes):
+    request = trainer_world.request(world, out, settings, **changes)
+    return training.run(request), request
+
+
+def test_a_training_is_reported(world, tmp_path):
+    heard = []
+    progress.set_listener(lambda fraction, text: heard.append((fraction, text)))
+    try:
+        report, request = train(world, tmp_path)
+    finally:
+        progress.set_listener(None)
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report
+    assert report["rows"] == {"train": 720, "validation": 120}
+    assert report["rows_by_span"]["2"] == {"train": 200, "exam": 60, "validation": 40}
+    assert report["rows_by_span"]["3"] == {"train": 200, "validation": 40}
+    assert report["steps"] == report["best_step"] == report["curve"][-1]["step"] == 20
+    assert report["epochs"] == round(20 * 64 / 720, 2)
+    assert report["features"] == ["colour", "count", "shop", "size", "size_missing"]
+    assert report["parameters"] == (7 * 3 + 4 * 3) + (9 * 8 + 8) + 9
+    assert report["examples_per_second"] > 0 and report["step_ms"]["p50"] <= report["step_ms"]["p90"]
+    assert set(report["seconds"]) == {"load", "build", "warm_start", "input", "fit", "export"}
+    assert {"loss", "auc", "val_loss", "val_auc"} <= set(report["final"])
+    assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
+    assert report["versions"]["tensorflow"]
+    assert heard[-1] == (1.0, "trained 20 steps") and any("step" in text for _, text in heard)
+    logs = [path.parent.name for path in Path(tmp_path, "run", "logs").glob("*/events*")]
+    assert sorted(logs) == ["train", "validation"]
+
+
+def test_the_same_inputs_twice_give_the_same_bits(world, tmp_path):
+    _, first = train(world, tmp_path / "1", {"steps": 60})
+    _, second = train(world, tmp_path / "2", {"steps": 60})
+    child.train(third := trainer_world.request(world, tmp_path / "3", {"steps": 60}))
+    _, other = train(world, tmp_path / "4", {"steps": 60, "seed": 1})
+    one = weights(first)
+    for again in (weights(second), weights(third)):
+        assert list(one) == list(again)
+        assert all(np.array_equal(one[name], again[name]) for name in one)
+    assert not np.array_equal(one["dense/kernel"], weights(other)["dense/kernel"])
+
+
+def test_streamed_rows_train_too_and_to_the_same_bits(world, tmp_path):
+    report, first = train(world, tmp_path / "1", cache_bytes=0)
+    _, second = train(world, tmp_path / "2", cache_bytes=0)
+    assert report["cached_bytes"] == 0 and report["rows"] == {"train": 720, "validation": 120}
+    assert all(np.array_equal(value, weights(second)[name]) for name, value in weights(first).items())
+
+
+def test_mirrored_in_a_child_process_equals_single(world, tmp_path):
+    same = {"hyperparameters": {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0}, "seed": 3}
+    _, single = train(world, tmp_path / "single", same)
+    mirrored = trainer_world.request(world, tmp_path / "mirrored", {**same, "strategy": "mirrored", "devices": 2})
+    report = child.train(mirrored)
+    assert report["devices"] == ["CPU:0", "CPU:1"] and report["replicas"] == 2
+    one, two = weights(single), weights(mirrored)
+    assert list(one) == list(two)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-6, err_msg=name)
+
+
+def test_early_stopping_restores_the_best_weights(world, tmp_path):
+    settings = {
+        "steps": 400,
+        "early_stopping": {"metric": "val_loss", "patience": 2, "every": 7},
+        "hyperparameters": {"learning_rate": 0.3},
+    }
+    report, request = train(world, tmp_path, settings)
+    values = {point["step"]: point["val_loss"] for point in report["curve"]}
+    best = min(values, key=values.get)
+    assert report["stopped_early"] and report["steps"] == best + 2 * 7 < 400
+    assert report["best_step"] == best
+    _, short = train(world, tmp_path / "short", {**settings, "steps": best, "early_stopping": None})
+    assert all(np.array_equal(value, weights(short)[name]) for name, value in weights(request).items())
+
+
+def test_early_stopping_follows_a_growing_metric_upwards(world, tmp_path):
+    settings = {"steps": 40, "early_stopping": {"metric": "val_auc", "patience": 9, "every": 10}}
+    report, _ = train(world, tmp_path, settings)
+    values = {point["step"]: point["val_auc"] for point in report["curve"]}
+    assert report["best_step"] == max(values, key=values.get)
+    assert not report["stopped_early"]
+
+
+def test_an_unknown_metric_lists_those_that_are_measured(world, tmp_path):
+    with pytest.raises(ConfigError, match="measured: val_loss, val_auc"):
+        train(world, tmp_path, {"early_stopping": {"metric": "val_acc", "every": 1}})
+
+
+def test_early_stopping_without_validation_rows_is_refused(world, tmp_path):
+    window = trainer_world.request(world, tmp_path).examples
+    bare = tuple(type(one)(one.uri, one.span, one.version, ("train", "exam")) for one in window)
+    with pytest.raises(ConfigError, match="no validation rows"):
+        train(world, tmp_path, {"early_stopping": {"every": 5}}, examples=bare)
+    report, _ = train(world, tmp_path, examples=bare)
+    assert "val_loss" not in report["final"]
+
+
+def test_no_rows_to_train_on_is_said(world, tmp_path):
+    window = trainer_world.request(world, tmp_path).examples
+    bare = tuple(type(one)(one.uri, one.span, one.version, ("validation",)) for one in window)
+    with pytest.raises(DataRejected, match="no rows to train on"):
+        train(world, tmp_path, examples=bare)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("tf.math.log(x - 1e6)", "the loss is nan by step 1;"),
+        ("x * 1e30", "the loss is (nan|inf) by step 1;"),
+    ],
+    ids=["at once", "overflow"],
+)
+def test_a_loss_that_is_not_finite_is_rejected_early(world, tmp_path, model, message):
+    project = trainer_world.write_project(
+        tmp_path / "project",
+        nan_model=f"""
+            import tensorflow as tf
+            import tf_keras
+
+            def build_model(transform_output, hyperparameters):
+                size = tf_keras.Input((1,), name="size")
+                x = tf_keras.layers.Dense(1)(size)
+                model = tf_keras.Model({{"size": size}}, tf_keras.layers.Lambda(lambda x: {model})(x))
+                model.compile("sgd", "mse")
+                return model
+        """,
+    )
+    with pytest.raises(ModelRejected, match=message) as error:
+        train(world, tmp_path, {"model": "nan_model:build_model", "steps": 500}, project_dir=str(project))
+    assert error.value.headline == "training gave NaN" and error.value.exit_status == 4
+    assert "the learning rate is 0.01" in error.value.reason
+    assert not Path(tmp_path, "model", "Format-Serving").exists()
+
+
+def test_a_learning_rate_that_blows_up_is_rejected_with_the_last_finite_loss(world, tmp_path):
+    settings = {"steps": 2000, "hyperparameters": {"optimizer": "sgd", "learning_rate": 1e30, "dropout": 0}}
+    with pytest.raises(ModelRejected, match=r"learning rate is 1e\+30.*\n.*clipnorm") as error:
+        train(world, tmp_path, settings)
+    assert "by step" in error.value.reason
+    assert int(error.value.reason.split("by step ")[1].split(";")[0]) < 400
+
+
+def test_rows_that_are_not_finite_are_named(world, tmp_path):
+    made = [{**row, "size": float("inf")} for row in trainer_world.rows(4, "train", 50)]
+    trainer_world.write_rows(tmp_path / "4" / "Split-train", made)
+    window = trainer_world.request(world, tmp_path).examples
+    window += (type(window[0])(str(tmp_path / "4"), 4, 1, ("train",)),)
+    with pytest.raises(ModelRejected, match=r"NaN or infinity in size \(50 rows\)"):
+        train(world, tmp_path, examples=window)
+
+
+def test_a_model_that_cannot_be_trained_is_said_in_a_line(world, tmp_path):
+    project = trainer_world.write_project(
+        tmp_path / "project",
+        hopeless_model="""
+            import tensorflow as tf
+            import tf_keras
+            from tf_keras import layers
+
+            def small(transform_output, hyperparameters):
+                colour = tf_keras.Input((1,), name="colour", dtype=tf.int64)
+                x = layers.Flatten()(layers.Embedding(2, 3, name="colour_embedding")(colour))
+                model = tf_keras.Model({"colour": colour}, layers.Dense(1)(x))
+                model.compile("sgd", "mse")
+                return model
+
+            def stuck(transform_output, hyperparameters):
+                size = tf_keras.Input((1,), name="size")
+                model = tf_keras.Model({"size": size}, layers.Lambda(tf.stop_gradient)(layers.Dense(1)(size)))
+                model.compile("sgd", "mse")
+                return model
+        """,
+    )
+    with pytest.raises(ConfigError, match=r"indices\[.* is not in \[0, 2\).*colour_embedding"):
+        train(world, tmp_path, {"model": "hopeless_model:small"}, project_dir=str(project))
+    with pytest.raises(ConfigError, match="ValueError: No gradients provided for any variable"):
+        train(world, tmp_path, {"model": "hopeless_model:stuck"}, project_dir=str(project))
+
+
+def test_what_a_killed_attempt_left_is_cleared(world, tmp_path):
+    left = tmp_path / "model" / "Format-Serving" / "half"
+    left.mkdir(parents=True)
+    train(world, tmp_path)
+    assert not left.exists()
+
+
+def test_a_layer_of_the_users_own_may_branch_on_tensors(world, tmp_path):
+    project = trainer_world.write_project(
+        tmp_path / "project",
+        branching_model="""
+            import tensorflow as tf
+            import tf_keras
+
+            class Gate(tf_keras.layers.Layer):
+                def call(self, x):
+                    if tf.reduce_mean(x) > 0.0:
+                        return x * 2.0
+                    return x
+
+            class Net(tf_keras.Model):
+                def __init__(self):
+                    super().__init__()
+                    self.gate, self.out = Gate(), tf_keras.layers.Dense(1, "sigmoid")
+
+                def call(self, inputs):
+                    return self.out(self.gate(tf.concat([inputs["size"], inputs["count"]], axis=1)))
+
+            def build_model(transform_output, hyperparameters):
+                model = Net()
+                model.compile("sgd", "binary_crossentropy")
+                return model
+        """,
+    )
+    report, request = train(world, tmp_path, {"model": "branching_model:build_model"}, project_dir=str(project))
+    assert math.isfinite(report["final"]["loss"])
+    assert "late" not in report["features"] and "cheat" not in report["features"]
+    assert model_layout.is_saved_model(model_layout.serving_dir(request.model_dir))
