@@ -16,8 +16,8 @@ EXAMPLES_TYPE = "Examples"
 ANOMALIES_TYPE = "ExampleAnomalies"
 STATISTICS_TYPE = "ExampleStatistics"
 LIVE = 2  # metadata_store_pb2.Artifact.LIVE
-_INPUT_EVENTS = (1, 3)  # DECLARED_INPUT, INPUT
-_OUTPUT_EVENTS = (2, 4)  # DECLARED_OUTPUT, OUTPUT
+_INPUT_EVENTS = (2, 3)  # DECLARED_INPUT, INPUT
+_OUTPUT_EVENTS = (1, 4)  # DECLARED_OUTPUT, OUTPUT
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,10 @@ class _Builder:
 
     def build(self) -> list[BaseNode]:
         """Adds every node in the order of the flow."""
+        for function in (self.config.features, self.config.trainer.model, self.config.trainer.run_fn):
+            if function is not None:
+                # Found now, not minutes later; and the stock Transform can only import what is on the path already.
+                user_code.load(function, self.project_dir)
         schema_digest = hashlib.sha256(Path(self.schema_file).read_bytes()).hexdigest()[:16]
         schema = self.add(SchemaImporter(schema_file=self.schema_file, fingerprint=schema_digest), "Schema")
         for entry in self.plan.ingest:

@@ -17,7 +17,7 @@ from evergreen.components.span_records import SpanRecord
 from evergreen.pipeline import spans as span_files
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.span_pattern import Pattern
-from evergreen.pipeline.store import Run, Store
+from evergreen.pipeline.store import Result, Run, Store
 
 
 class SpanState(str, Enum):
@@ -211,7 +211,11 @@ def make(
 def _unfinished(runs: Sequence[Run], target: Entry) -> Run | None:
     """The last run on the target, where it did not come to a verdict."""
     own = [run for run in runs if (run.span, run.version) == target.key]
-    return own[-1] if own and not own[-1].result.finished else None
+    if not own:
+        return None
+    # The target itself was accepted, so it was the rest of the window that was too small then; plan again.
+    starved = own[-1].result is Result.DATA_REJECTED and target.state is SpanState.ACCEPTED
+    return own[-1] if starved or not own[-1].result.finished else None
 
 
 def _live_key(champion: Manifest | None) -> tuple[int, int]:

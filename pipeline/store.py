@@ -211,7 +211,7 @@ class Store:
 
     def outputs(self, execution_id: int) -> dict[str, list[Any]]:
         """Returns an execution's output artifacts (protos) by key, in their order."""
-        events = [e for e in self.mlmd.get_events_by_execution_ids([execution_id]) if e.type in (2, 4)]
+        events = [e for e in self.mlmd.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS]
         protos = {a.id: a for a in self.mlmd.get_artifacts_by_id([e.artifact_id for e in events])}
         found: dict[str, list[Any]] = {}
         for event in events:
@@ -287,6 +287,8 @@ class Store:
         )
 
 
+# metadata_store_pb2.Event.Type: DECLARED_OUTPUT, OUTPUT, INTERNAL_OUTPUT (what a resolver gives).
+_OUTPUT_EVENTS = (1, 4, 6)
 # metadata_store_pb2.Execution.State; the numbers are part of ML Metadata's stored format.
 _STATES = {1: State.RUNNING, 2: State.RUNNING, 3: State.DONE, 4: State.FAILED, 5: State.CACHED, 6: State.FAILED}
 

@@ -97,6 +97,11 @@ def test_a_run_that_was_cut_off_is_taken_up_again(result):
     assert planned.attempt == 3
 
 
+def test_a_window_that_was_too_small_is_tried_again():
+    spans = [entry(1), entry(2, SpanState.ACCEPTED)]
+    assert plan(spans, [run(2, Result.DATA_REJECTED)]).action is Action.RESUME
+
+
 def test_a_refused_model_is_not_trained_again():
     spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)]
     assert plan(spans, [run(2, Result.MODEL_REJECTED)], manifest(1)).action is Action.NOTHING
