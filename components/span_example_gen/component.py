@@ -35,7 +35,7 @@ class SpanExampleGen(base_beam_component.BaseBeamComponent):
     """Turns the files of one version of a span into tf.Example, in the splits `train`, `validation` and `exam`.
 
     The splits are uncompressed TFRecord files, `Split-<name>/data_tfrecord-00000-of-00001`; the same files give the
-    same bytes. `exam` is the span's tail by `data.time`, see `splits`; what becomes of which column type, see `columns`.
+    same bytes. `exam` is the span's tail by `data.time`, see `splits`; what becomes of a column's type, see `columns`.
 
     The output's custom properties: `digest`, `rows`, `rows_train`, `rows_validation`, `rows_exam`, and `exam_from`, the
     time from which on rows are in the exam (empty where it is not cut by time).

@@ -111,8 +111,8 @@ def _fill_empty_splits(job: pieces.Job, rows: dict[str, int]) -> None:
 
     for split, count in rows.items():
         if not count:
-            with fileio.open(convert.shard_path(job, split, 0), "wb"):
-                pass
+            with fileio.open(convert.shard_path(job, split, 0), "wb") as file:
+                file.write(b"")  # without a write TensorFlow makes no file
 
 
 def _exam_from(cut: Any, is_time: bool) -> str:
