@@ -155,12 +155,8 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
             "Correct the path, or leave -c away inside of the project's folder.",
         )
     document = yaml_file.read(file)
-    values = document.values
-    overridden = []
-    for override in overrides:
-        key, value = _parse_override(override)
-        values = _with(values, key, value, override)
-        overridden.append(key)
+    values = with_overrides(document.values, overrides)
+    overridden = [_parse_override(override)[0] for override in overrides]
     context = {"folder": str(file.parent)}
     problems: list[Problem] = []
     config = None
@@ -173,6 +169,26 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         raise config_error(problems, file.name, document, overridden)
     config._file = file
     return config
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Sets keys in a configuration's plain values.
+
+    Args:
+      values: the values; not changed.
+      overrides: `key.path=value` each, the value read as YAML.
+
+    Returns:
+      A copy with the keys set.
+
+    Raises:
+      ConfigError: an override has another form, or its path runs into a value that holds no keys.
+    """
+    changed = dict(values)
+    for override in overrides:
+        path, value = _parse_override(override)
+        changed = _with(changed, path, value, override)
+    return changed
 
 
 def _valid_sections(values: Mapping[str, Any], context: Mapping[str, str]) -> dict[str, Any]:

@@ -171,6 +171,13 @@ def size(count: float | None) -> str:
     return f"{count:,.1f} TB"
 
 
+def number(value: float | None) -> str:
+    """Writes a measurement with four digits that matter: `0.6813`, `45.51`, `12,346`; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
+
+
 def duration(seconds: float) -> str:
     """Writes a number of seconds: `0.4 s`, `34 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds < 9.95:

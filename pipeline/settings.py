@@ -158,7 +158,9 @@ class DataSettings(Section):
     format: Literal["parquet", "csv", "tfrecord"] = Field("parquet", description="The files' format.")
     window: Positive = Field(3, description="How many spans, the newest included, a model is trained on.")
     min_window: Positive = Field(1, description="How few accepted spans a window may hold.")
-    time: Text | None = Field(None, description="The column by which a span is ordered; the exam is its tail.")
+    time: Text | None = Field(
+        None, description="The column by which a span is ordered: the exam is its tail. Without one, a hash draws it."
+    )
     split_key: Text | None = Field(
         None,
         description="The column whose hash divides training from validation, such as the date: equal keys stay "

@@ -125,6 +125,23 @@ def parse_value(text: str, name: str) -> Any:
         raise _syntax_error(error, name) from error
 
 
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump_value(value: Any) -> str:
+    """Writes one value on one line, so that `parse_value` reads the same.
+
+    Args:
+      value: plain values.
+    """
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=100_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str, above: frozenset[int]) -> None:
     """Records the lines below a node and refuses repeated keys."""
     if id(node) in above:

@@ -54,10 +54,16 @@ def command(
         elif not runs:
             Console().note(f"no run has left a log in {folder} yet")
         else:
-            rows = [[e["run"], clock(e["changed"]), size(e["bytes"]), ", ".join(e["stages"])] for e in runs]
-            Console().table(["run", "last change", "size", "stages"], rows, right=("size",))
+            columns = ["run", "last change", "size", "stages", "last stage"]
+            Console().table(columns, [_row(entry) for entry in runs], right=("size", "stages"))
         return
     _show(_log_file(_run_folder(runs, run), stage), follow, tail)
+
+
+def _row(entry: dict[str, Any]) -> list[Any]:
+    stages = entry["stages"]
+    last = stages[-1] if stages else None
+    return [entry["run"], clock(entry["changed"]), size(entry["bytes"]), len(stages), last]
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:

@@ -11,10 +11,8 @@ from evergreen.components.pusher import catalog
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
 from evergreen.pipeline.config import Config
-from evergreen.pipeline.console import Console, clock, print_json, size
+from evergreen.pipeline.console import Console, clock, number, print_json, size
 from evergreen.pipeline.span_pattern import Pattern
-
-NUMBERS = 4
 
 
 @click.command()
@@ -81,7 +79,7 @@ def _measured(record: catalog.VersionRecord, metric: str) -> str:
     exam, before = record.metrics.get(metric), (record.champion_on_span or {}).get(metric)
     if exam is None:
         return ""
-    return f"{exam:.{NUMBERS}f}" + (f" [{before:.{NUMBERS}f}]" if before is not None else "")
+    return number(exam) + (f" [{number(before)}]" if before is not None else "")
 
 
 def _note(record: catalog.VersionRecord) -> str:

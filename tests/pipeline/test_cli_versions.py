@@ -61,7 +61,7 @@ def test_newest_first_with_what_the_manifest_says(project, capsys):
     assert newest.split()[:2] == ["200", "live"]
     assert "r2" in newest
     assert "2013-05" in newest
-    assert "0.6813 [0.6500]" in newest
+    assert "0.6813 [0.65]" in newest
     assert "2 kB" in newest
     assert "700 B float16" in newest
     assert older.split()[:2] == ["100", "-"]

@@ -10,6 +10,7 @@ import pytest
 
 from evergreen.components.errors import ConfigError
 from evergreen.pipeline import config as config_module
+from evergreen.pipeline import config_reference
 from evergreen.pipeline.config import Config, check_files, load
 
 YAML = """\
@@ -410,6 +411,12 @@ def test_every_key_has_a_meaning():
                 walk(inner)
 
     walk(Config)
+
+
+def test_the_reference_of_all_keys_is_fresh():
+    docs = Path(__file__).parents[2] / "docs" / "configuration.md"
+    command = "python -m evergreen.pipeline.config_reference > docs/configuration.md"
+    assert docs.read_text(encoding="utf-8") == config_reference.markdown(), f"run: {command}"
 
 
 def test_the_file_name_is_what_init_and_find_share():

@@ -232,6 +232,14 @@ def test_ages(seconds, text):
     assert console.age(now - datetime.timedelta(seconds=seconds), now) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.681251, "0.6813"), (45.509, "45.51"), (-12345.6, "-12,346"), (0.0, "0"), (float("nan"), "nan")],
+)
+def test_measurements(value, text):
+    assert console.number(value) == text
+
+
 def test_times(monkeypatch):
     moment = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
     assert console.moment("2026-01-02T03:04:05Z") == moment
