@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 from evergreen.components.errors import LockHeld
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import console, options
+from evergreen.pipeline import stages as stages_of
 from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.plan import Action, plan_run
 from evergreen.pipeline.recovery import recover
@@ -75,6 +76,7 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
                 "result": outcome.result.value,
                 "version": outcome.version or None,
                 "reason": outcome.reason,
+                "metrics": stages_of.exam_metrics(outcome.outputs),
                 "seconds": {node: round(seconds, 3) for node, seconds in outcome.seconds.items()},
             }
         )

@@ -1,0 +1,147 @@
+"""Evergreen against the stock TFX pipeline: the same flights, model, steps and machine, each side a fresh process.
+
+Twice each: cold, on three months; and the retraining when one more month has come, where the stock pipeline runs on
+that window as a whole (it knows no spans) and Evergreen on what is new. Both sides' gates are on. Prints the stages
+side by side and the ratios; the figures hold for the machine and the hour of this run.
+
+    .venv/bin/python benchmarks/vs_tfx.py [--steps 200] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+EXAMPLE = HERE.parent / "examples" / "flights"
+sys.path.append(str(EXAMPLE))
+# What does the same on both sides stands in one row.
+ROWS = {
+    "start and imports": ("start and imports",),
+    "read the data": ("CsvExampleGen", "SpanExampleGen"),
+    "statistics": ("StatisticsGen",),
+    "schema": ("SchemaGen", "Schema"),
+    "validate the data": ("ExampleValidator", "SpanValidator", "PreviousStatistics"),
+    "transform": ("Transform", "AnalyzerCache"),
+    "champion on new data": ("ChampionExam",),
+    "train and export": ("Trainer",),
+    "evaluate": ("Evaluator", "Resolver", "Champion", "Window"),
+    "quantize": ("Quantizer",),
+    "publish": ("Pusher",),
+}
+
+
+def timed(command: list[str]) -> tuple[float, dict[str, Any]]:
+    """Runs a command that prints JSON.
+
+    Args:
+        command: the command.
+
+    Returns:
+        Wall-clock seconds of the whole process, and what it printed.
+    """
+    began = time.perf_counter()
+    answer = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    if answer.returncode:
+        raise SystemExit(
+            f"{' '.join(command)} exited {answer.returncode}:\n{answer.stdout[-2000:]}\n{answer.stderr[-4000:]}"
+        )
+    return seconds, json.loads(answer.stdout[answer.stdout.index("{") :])
+
+
+def stock(work: Path, months: str, steps: int, hyperparameters: str) -> dict[str, Any]:
+    """Runs the stock pipeline on a window in a fresh process; the CSV files are written before the clock starts."""
+    command = [sys.executable, str(HERE / "stock_pipeline.py"), "--work", str(work), "--months", months]
+    subprocess.run([*command, "--prepare"], check=True)
+    command += ["--steps", str(steps), "--hyperparameters", hyperparameters, "--json"]
+    seconds, result = timed(command)
+    stages = Counter(result["stages"])
+    return {"seconds": seconds, "stages": rows(stages, seconds), "auc": result["auc"], "published": result["pushed"]}
+
+
+def evergreen(work: Path, steps: int) -> dict[str, Any]:
+    """Runs `evergreen run` in a fresh process."""
+    command = [str(Path(sys.executable).with_name("evergreen")), "run", "--json", "-c", str(EXAMPLE / "evergreen.yaml")]
+    for setting in (
+        f"workspace={work}/workspace",
+        f"data.path={work}/data",
+        f"publish.base_path={work}/serving",
+        f"trainer.steps={steps}",
+    ):
+        command += ["--set", setting]
+    seconds, result = timed(command)
+    stages: Counter[str] = Counter()
+    for node, taken in result["seconds"].items():
+        stages[node.partition(".")[0]] += taken
+    return {
+        "seconds": seconds,
+        "stages": rows(stages, seconds),
+        "auc": result["metrics"]["exam"]["auc"],
+        "published": result["result"] == "published",
+    }
+
+
+def rows(stages: Counter[str], seconds: float) -> dict[str, float]:
+    """Sorts stage times into the rows of the table; what no stage took is start, imports and the runner's own work."""
+    found = {row: sum(stages[name] for name in names) for row, names in ROWS.items()}
+    found["start and imports"] = seconds - sum(found.values())
+    return found
+
+
+def table(title: str, one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Lays both sides out."""
+    lines = [title, f"  {'':<22}{'stock TFX':>12}{'Evergreen':>12}"]
+    for row in ROWS:
+        left, right = one["stages"][row], other["stages"][row]
+        lines.append(f"  {row:<22}{left:>10.1f} s{right:>10.1f} s")
+    lines.append(f"  {'in all':<22}{one['seconds']:>10.1f} s{other['seconds']:>10.1f} s")
+    lines.append(f"  {'published':<22}{one['published']!s:>12}{other['published']!s:>12}")
+    lines.append(f"  Evergreen is {one['seconds'] / other['seconds']:.2f} times as fast\n")
+    return lines
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Evergreen against the stock TFX pipeline.")
+    parser.add_argument("--steps", type=int, default=200, help="training steps of 512 rows, on both sides")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    import data
+    import yaml
+
+    settings = yaml.safe_load((EXAMPLE / "evergreen.yaml").read_text(encoding="utf-8"))
+    hyperparameters = json.dumps(settings["trainer"]["hyperparameters"])
+    with tempfile.TemporaryDirectory(prefix="vs-tfx-") as folder:
+        work = Path(folder)
+        data.write_spans(work / "ours" / "data", [1, 2, 3])
+        result = {
+            "cold": {
+                "stock": stock(work / "stock", "1-3", options.steps, hyperparameters),
+                "evergreen": evergreen(work / "ours", options.steps),
+            }
+        }
+        data.write_spans(work / "ours" / "data", [4])
+        result["retraining"] = {
+            "stock": stock(work / "stock", "2-4", options.steps, hyperparameters),
+            "evergreen": evergreen(work / "ours", options.steps),
+        }
+    for sides in result.values():
+        sides["ratio"] = sides["stock"]["seconds"] / sides["evergreen"]["seconds"]
+    if options.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    for title, key in (("Cold: three months", "cold"), ("One more month", "retraining")):
+        print("\n".join(table(title, result[key]["stock"], result[key]["evergreen"])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
