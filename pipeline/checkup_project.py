@@ -170,4 +170,4 @@ def functions(config: Config) -> Check:
         return Check("functions", Level.OK, ", ".join(wanted))
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
     found = lines[-1] if lines else f"the process ended with {done.returncode}"
-    return Check("functions", Level.FAIL, found, "correct the module; `evergreen logs` has nothing of this")
+    return Check("functions", Level.FAIL, found, "correct the module")

@@ -12,6 +12,8 @@ from evergreen.components.errors import ConfigError
 from evergreen.pipeline import options
 from evergreen.pipeline.config import FILE_NAME
 from evergreen.pipeline.console import Console
+from evergreen.pipeline.scaffold.deliver import Division
+from evergreen.pipeline.scaffold.layout import MARKER
 from evergreen.pipeline.scaffold.project import Project, create
 
 _SHOWN = 8
@@ -77,10 +79,18 @@ def _tell(project: Project, source: Path | None, console: Console) -> None:
     console.table(["what", "guess", "why", "to change it"], rows)
     for column, why in guess.left_out.items():
         console.note(f"left out: {column}, {why}")
-    if project.division is not None and project.division.without_time:
-        console.warn(f"{project.division.without_time:,} rows have no time and are in no span")
+    if project.division is not None:
+        _warn(project.division, console)
     console.note("Is a column known only after the label is? Take it out of features.py: it would give the label away.")
     console.note("Next: read schema.pbtxt, then `evergreen plan`, then `evergreen run`.", "bold")
+
+
+def _warn(division: Division, console: Console) -> None:
+    if division.without_time:
+        console.warn(f"{division.without_time:,} rows have no time and are in no span")
+    if division.unfinished:
+        label, rows = list(division.rows.items())[-1]
+        console.warn(f"span {label} has {rows:,} rows only: it is not used before it is complete and has a {MARKER}")
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -100,8 +110,8 @@ def _time_note(project: Project) -> str:
 def _spans(project: Project) -> str:
     if project.layout is not None:
         return f"{project.layout.spans} up to {project.layout.newest}"
-    rows = project.division.rows if project.division is not None else {}
-    return f"{len(rows)} up to {list(rows)[-1]}"
+    labels = list(project.division.rows) if project.division is not None else [""]
+    return f"{len(labels)} up to {labels[-1]}" if len(labels) > 1 else labels[0]
 
 
 def _spans_note(project: Project) -> str:

@@ -57,11 +57,13 @@ class Division:
       unit: `month`, `day`, or `all` for one span.
       rows: rows of each span by its label, in order.
       without_time: rows that have no time and are left out.
+      unfinished: whether the newest span has less than half of the usual rows, as a month that is not over has.
     """
 
     unit: str
     rows: dict[str, int]
     without_time: int
+    unfinished: bool = False
 
     @property
     def pattern(self) -> str:
@@ -96,7 +98,7 @@ def divide(source: Source, rows: int) -> Division:
             counts[_label(day, unit)] += count
         middle = sorted(counts.values())[len(counts) // 2] if counts else 0
         if len(counts) >= FEWEST_SPANS and middle >= FEWEST_ROWS:
-            return Division(unit, dict(counts), without)
+            return Division(unit, dict(counts), without, unfinished=[*counts.values()][-1] < middle / 2)
     return Division("all", {"1": sum(days.values()) + without}, 0)
 
 
@@ -124,7 +126,7 @@ def _text(value: object) -> str | None:
 
 
 def write(source: Source, division: Division, folder: Path) -> None:
-    """Writes the spans.
+    """Writes the spans; an unfinished one gets no marker, so that it is not used before somebody completes it.
 
     Args:
       source: the file.
@@ -140,7 +142,8 @@ def write(source: Source, division: Division, folder: Path) -> None:
             _divide_csv(source, source.time, times.day_reader(source.way), division.unit, staging)
         else:
             _divide_parquet(source, source.time, times.day_reader(source.way), division.unit, staging)
-        for label in division.rows:
+        labels = list(division.rows)
+        for label in labels[:-1] if division.unfinished else labels:
             (staging / label / MARKER).touch()
 
 

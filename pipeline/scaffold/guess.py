@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from evergreen.components.errors import ConfigError
 from evergreen.components.span_example_gen.columns import BYTES, INT
 from evergreen.pipeline.scaffold import times
-from evergreen.pipeline.scaffold.profile import ColumnProfile, Profile
+from evergreen.pipeline.scaffold.profile import MANY, ColumnProfile, Profile
 from evergreen.pipeline.scaffold.times import TimeFormat
 
 # In the order of trust; compared without case, blanks and underscores.
@@ -23,7 +23,6 @@ survived cancelled price saleprice sales revenue demand income amount total cnt 
 """
 _TIMES = "timestamp datetime date time day timehour month ts created createdat updatedat eventtime orderdate"
 LABELS, TIMES = tuple(_LABELS.split()), tuple(_TIMES.split())
-MOST_CATEGORIES = 1_000
 _SAMPLE = 1_000
 
 
@@ -163,6 +162,7 @@ def _label(profile: Profile, timed: set[str], named: str | None, time: str | Non
         for column in profile.columns
         if column.is_number and not column.several and column.name not in timed and not _is_id(column)
         and len(column.counts or (1, 2)) > 1
+        and column.present >= 0.5
     ]  # fmt: skip
     if not possible:
         raise ConfigError(
@@ -235,7 +235,9 @@ def _why_no_feature(column: ColumnProfile, timed: Iterable[str]) -> str:
     if _is_id(column):
         return "it numbers the rows"
     if column.kind == BYTES:
-        distinct = len(column.counts) if column.counts is not None else column.rows
-        if distinct > MOST_CATEGORIES or (distinct > 50 and distinct > 0.5 * column.rows):
+        if column.counts is None:
+            return f"it has more than {MANY:,} different texts"
+        distinct = len(column.counts)
+        if distinct > 50 and distinct > 0.5 * column.rows:
             return "its texts hardly repeat"
     return ""

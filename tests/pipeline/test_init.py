@@ -120,6 +120,7 @@ class TestGuesses:
             ({"a": [1.5, 2.5], "b": [3, 4]}, "b"),  # the last column
             ({"a": [1.5, 2.5], "b": [3, 4], "c": ["x", "y"]}, "b"),  # the last one that is a number
             ({"a": [1.5, 2.5], "b": [3, 4], "c": [7, 7]}, "b"),  # and that differs
+            ({"a": [1.5, 2.5, 3], "b": [3, 4, 5], "c": [7, "", ""]}, "b"),  # and that most rows have
         ],
     )
     def test_the_label(self, tmp_path, columns, label):
@@ -284,6 +285,13 @@ class TestSpans:
         source = write_csv(tmp_path / "sales.csv", columns)
         assert cli.main(["init", str(source), "--dir", str(tmp_path / "p")]) == 0
         assert "2 rows have no time and are in no span" in capsys.readouterr().out
+
+    def test_a_month_that_is_not_over_is_not_complete(self, tmp_path, capsys):
+        source = write_csv(tmp_path / "sales.csv", shop(days=130))  # ends on May 9
+        assert cli.main(["init", str(source), "--dir", str(tmp_path / "p")]) == 0
+        assert "span 2024-05 has 41 rows only" in capsys.readouterr().out
+        listed = spans.discover(load(tmp_path / "p").data)
+        assert [span.complete for span in listed] == [True, True, True, True, False]
 
     def test_semicolons_and_gzip(self, tmp_path):
         plain = write_csv(tmp_path / "sales.csv", shop(), delimiter=";")
