@@ -1,0 +1,146 @@
+"""The Quantizer's executor: real conversions, real interpreters, a real transform graph."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import quantizer_world
+import tensorflow as tf
+from quantizer_world import EVALUATE, ROWS, TOKENS
+from tfx.types import standard_artifacts
+
+from evergreen.components.artifacts import QuantizationReport
+from evergreen.components.errors import EvergreenError
+from evergreen.components.quantizer import table
+from evergreen.components.quantizer.executor import Executor
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture
+def world(build_once):
+    return build_once("quantizer", quantizer_world.build)
+
+
+@pytest.fixture
+def quantize(world, tmp_path):
+    """Runs the executor; returns the report artifact, the report and the Model artifacts."""
+
+    def run(settings, model="model", examples="examples"):
+        inputs = {
+            "model": standard_artifacts.Model(),
+            "transform_graph": standard_artifacts.TransformGraph(),
+            "examples": standard_artifacts.Examples(),
+            "evaluation": standard_artifacts.ModelEvaluation(),
+        }
+        for name, folder in zip(inputs, (model, "transform_graph", examples, "evaluation"), strict=True):
+            inputs[name].uri = os.path.join(world, folder)
+        inputs["examples"].span = 4
+        outputs = {"models": [standard_artifacts.Model()], "report": [QuantizationReport()]}
+        for name, (artifact,) in outputs.items():
+            artifact.uri = str(tmp_path / name)
+            os.makedirs(artifact.uri)
+        properties = {"settings": json.dumps(settings), "evaluate_settings": EVALUATE}
+        Executor().Do({name: [artifact] for name, artifact in inputs.items()}, outputs, properties)
+        (artifact,) = outputs["report"]
+        with open(f"{artifact.uri}/report.json", encoding="utf-8") as file:
+            return artifact, json.load(file), outputs["models"]
+
+    return run
+
+
+def test_good_variants_are_measured_and_handed_on(quantize, tmp_path):
+    artifact, report, models = quantize({"max_drop": {"auc": 0.005}})
+
+    assert [row["variant"] for row in report["variants"]] == ["float32", "float16", "dynamic_int8"]
+    float32, float16, int8 = report["variants"]
+    assert report["rows"] == ROWS
+    assert report["reference"]["auc"] > 0.7
+    assert float32["largest_difference"] < 1e-6
+    assert float32["metrics"]["auc"] == pytest.approx(report["reference"]["auc"], abs=1e-4)
+    assert 1e-6 < float16["largest_difference"] < 1e-2
+    assert float16["bytes"] < 0.75 * float32["bytes"]
+    assert int8["bytes"] < float16["bytes"]
+    assert int8["ratio"] == pytest.approx(int8["bytes"] / float32["bytes"])
+    assert all(row["passed"] and row["batch"] == "dynamic" for row in report["variants"])
+
+    assert [model.get_string_custom_property("quantization") for model in models] == ["float16", "dynamic_int8"]
+    assert [model.get_int_custom_property("chosen") for model in models] == [0, 1]
+    for model, row in zip(models, (float16, int8), strict=True):
+        path = f"{model.uri}/Format-Serving/model.tflite"
+        assert os.path.getsize(path) == row["bytes"] == model.get_int_custom_property("bytes")
+        assert os.path.dirname(model.uri) == str(tmp_path / "models")
+        assert json.loads(model.get_string_custom_property("metrics")) == row["metrics"]
+    assert artifact.get_int_custom_property("passed") == 1
+    assert (artifact.span, artifact.chosen) == (4, "dynamic_int8")
+    assert json.loads(artifact.get_string_custom_property("table")) == report
+    assert len(table.render(report)[1]) == 4
+
+
+def test_the_published_file_is_called_by_feature_name(quantize):
+    _, _, models = quantize({"variants": ["float32"]})
+    (model,) = models
+    interpreter = tf.lite.Interpreter(f"{model.uri}/Format-Serving/model.tflite")
+    runner = interpreter.get_signature_runner("serving_default")
+    details = runner.get_input_details()
+    assert {name: detail["dtype"] for name, detail in details.items()} == {"carrier": np.int64, "distance": np.float32}
+    in_file = [detail["index"] for detail in interpreter.get_input_details()]
+    assert in_file == [details[name]["index"] for name in sorted(details)]
+    answer = runner(carrier=np.full((3, 1), TOKENS, np.int64), distance=np.zeros((3, 1), np.float32))
+    assert answer["predictions"].shape == (3, 1)
+
+
+def test_a_variant_that_loses_quality_is_dropped(quantize):
+    # One weight of 1e5 in the table makes the step of int8 larger than every other weight.
+    artifact, report, models = quantize({"max_drop": {"auc": 0.005}}, model="sensitive")
+    _, float16, int8 = report["variants"]
+    assert float16["passed"]
+    assert not int8["passed"]
+    assert int8["loss"]["auc"] > 0.05
+    assert "loses" in int8["reasons"][0]
+    assert [model.get_string_custom_property("quantization") for model in models] == ["float16"]
+    assert artifact.get_int_custom_property("passed") == 1
+    assert artifact.chosen == "float16"
+
+
+def test_a_required_variant_that_loses_quality_closes_the_gate(quantize):
+    settings = {"max_drop": {"auc": 0.005}, "required": ["dynamic_int8"]}
+    artifact, report, _ = quantize(settings, model="sensitive")
+    assert artifact.get_int_custom_property("passed") == 0
+    assert artifact.chosen == ""
+    assert "dynamic_int8" in report["reason"]
+
+
+def test_a_graph_with_a_constant_batch_is_measured_row_by_row(quantize):
+    _, report, models = quantize({"variants": ["float16"]}, model="one_row")
+    assert [row["batch"] for row in report["variants"]] == ["one row", "one row"]
+    assert report["variants"][0]["largest_difference"] < 1e-6
+    assert len(models) == 1
+
+
+def test_no_variants_pass_with_no_models(quantize):
+    artifact, report, models = quantize({"variants": []})
+    assert (artifact.get_int_custom_property("passed"), models) == (1, [])
+    assert report["reason"] == "not quantized: no variants are configured"
+
+
+@pytest.mark.parametrize(("required", "passed"), [([], 1), (["float16"], 0)])
+def test_a_model_of_run_fn_is_not_quantized(quantize, required, passed):
+    artifact, report, models = quantize({"required": required}, model="from_run_fn")
+    assert (artifact.get_int_custom_property("passed"), models) == (passed, [])
+    assert report["reason"].startswith("not quantized: the model came from run_fn")
+
+
+def test_a_model_that_cannot_be_converted_is_reported_not_raised(quantize):
+    artifact, report, models = quantize({}, model="unconvertible")
+    assert (artifact.get_int_custom_property("passed"), models) == (1, [])
+    assert {reason for row in report["variants"] for reason in row["reasons"]} == {
+        "conversion failed: TFLite has no builtin op for tf.Digamma"
+    }
+
+
+def test_answers_to_other_rows_are_not_compared(quantize, tmp_path):
+    quantizer_world.write_examples(f"{tmp_path}/fewer", quantizer_world.raw_rows()[:100])
+    with pytest.raises(EvergreenError, match="100 rows were read and 600 predictions are recorded"):
+        quantize({"variants": ["float16"]}, examples=f"{tmp_path}/fewer")

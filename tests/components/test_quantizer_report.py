@@ -1,0 +1,105 @@
+"""Gate 3: which variants pass, which is chosen, and when the gate closes."""
+
+import json
+import math
+
+import pytest
+
+from evergreen.components.quantizer import report
+from evergreen.components.quantizer.measure import Measurement
+from evergreen.components.quantizer.settings import QuantizeSettings
+
+
+def measured(auc=0.7, not_finite=0):
+    """What the interpreter gave, the SavedModel's AUC being 0.7."""
+    return Measurement({"auc": auc}, {"auc": 0.7 - auc}, 0.01, 0.001, 2, not_finite)
+
+
+def quantized(settings, sizes, aucs, failures=None):
+    """A whole report over variants of the given sizes and AUCs, the SavedModel's being 0.7."""
+    failures = failures or {}
+    rows = [
+        report.variant_row(
+            name,
+            settings,
+            sizes.get(name),
+            sizes.get("float32"),
+            measured(aucs[name]) if name in aucs else None,
+            failures.get(name, ""),
+        )
+        for name in report.needs_baseline(settings)
+    ]
+    return report.build(settings, rows, {"auc": 0.7}, span=4, rows_measured=100, threshold=0.5)
+
+
+SIZES = {"float32": 1000, "float16": 500, "dynamic_int8": 250}
+BOUND = {"auc": 0.005}
+
+
+def test_the_smallest_that_passed_is_chosen():
+    result = quantized(QuantizeSettings(max_drop=BOUND), SIZES, dict.fromkeys(SIZES, 0.699))
+    assert (result["passed"], result["chosen"]) == (True, "dynamic_int8")
+    assert [row["ratio"] for row in result["variants"]] == [1.0, 0.5, 0.25]
+
+
+def test_a_variant_that_loses_too_much_is_dropped_with_its_reason():
+    aucs = {"float32": 0.7, "float16": 0.7, "dynamic_int8": 0.69}
+    result = quantized(QuantizeSettings(max_drop=BOUND), SIZES, aucs)
+    assert (result["passed"], result["chosen"]) == (True, "float16")
+    assert result["variants"][2]["reasons"] == ["auc 0.6900 loses 0.0100, more than 0.005 allows"]
+
+
+def test_a_gain_and_a_loss_at_the_bound_pass():
+    aucs = {"float32": 0.7, "float16": 0.72, "dynamic_int8": 0.45}
+    result = quantized(QuantizeSettings(max_drop={"auc": 0.25}), SIZES, aucs)
+    assert result["chosen"] == "dynamic_int8"
+
+
+@pytest.mark.parametrize("key", [{"required": ("dynamic_int8",)}, {"publish": "dynamic_int8"}])
+def test_a_variant_that_must_pass_closes_the_gate(key):
+    aucs = {"float32": 0.7, "float16": 0.7, "dynamic_int8": 0.5}
+    result = quantized(QuantizeSettings(max_drop=BOUND, **key), SIZES, aucs)
+    assert (result["passed"], result["chosen"]) == (False, None)
+    assert "dynamic_int8: auc 0.5000 loses 0.2000" in result["reason"]
+
+
+def test_the_configured_variant_is_chosen_over_a_smaller_one():
+    result = quantized(QuantizeSettings(max_drop=BOUND, publish="float16"), SIZES, dict.fromkeys(SIZES, 0.7))
+    assert result["chosen"] == "float16"
+
+
+def test_float32_is_published_only_when_asked_for():
+    settings = QuantizeSettings(("float16",), BOUND)
+    result = quantized(settings, {"float32": 400, "float16": 500}, {"float32": 0.7, "float16": 0.7})
+    assert result["chosen"] == "float16"
+    assert [row["made_for"] for row in result["variants"]] == ["comparison", "publishing"]
+    asked = QuantizeSettings(("float16", "float32"), BOUND)
+    assert quantized(asked, {"float32": 400, "float16": 500}, {"float32": 0.7, "float16": 0.7})["chosen"] == "float32"
+
+
+def test_none_passing_leaves_the_gate_open_unless_required():
+    failures = dict.fromkeys(SIZES, "conversion failed: no such op")
+    result = quantized(QuantizeSettings(max_drop=BOUND), {}, {}, failures)
+    assert (result["passed"], result["chosen"]) == (True, None)
+    assert result["variants"][1]["reasons"] == ["conversion failed: no such op"]
+    assert result["variants"][1]["ratio"] is None
+
+
+def test_predictions_that_are_not_finite_are_never_passed():
+    nothing = measured(math.nan, not_finite=3)
+    row = report.variant_row("float16", QuantizeSettings(), 500, 1000, nothing)
+    assert (row["passed"], row["reasons"]) == (False, ["3 predictions are NaN or infinite"])
+    assert json.loads(json.dumps(row, allow_nan=False))["metrics"] == {"auc": None}
+
+
+def test_a_bound_on_a_metric_that_has_no_value_is_not_proven():
+    row = report.variant_row("float16", QuantizeSettings(max_drop=BOUND), 500, 1000, measured(math.nan))
+    assert row["reasons"] == ["auc cannot be computed on these rows, so its bound is not proven"]
+
+
+def test_nothing_to_quantize_is_no_failure_unless_required():
+    why = "not quantized: the model came from run_fn"
+    assert report.nothing_to_do(QuantizeSettings(), 4, why)["passed"]
+    closed = report.nothing_to_do(QuantizeSettings(required=("float16",)), 4, why)
+    assert not closed["passed"]
+    assert closed["reason"] == f"{why}, and `quantize.required` names float16"

@@ -1,0 +1,178 @@
+"""What a Quantizer finds, small and real: examples, a transform graph, core models and gate 2's answers.
+
+TensorFlow and Beam are imported inside the functions.
+"""
+
+import json
+import os
+
+import numpy as np
+
+ROWS = 600
+TOKENS = 40
+VOCABULARY = 1000
+EVALUATE = json.dumps({"label": "late", "metrics": ["auc"], "threshold": 0.5})
+
+
+def build(folder):
+    """Fills `folder` (a Path) with everything; the fixture `build_once` shares it between tests."""
+    root = str(folder)
+    rows = raw_rows()
+    write_examples(f"{root}/examples", rows)
+    write_transform_graph(f"{root}/transform_graph", rows)
+    write_core(f"{root}/model")
+    write_core(f"{root}/sensitive", outlier=1e5)
+    write_core(f"{root}/one_row", batch=1)
+    write_core(f"{root}/unconvertible", activation="digamma")
+    os.makedirs(f"{root}/from_run_fn/Format-Serving")
+    write_evaluation(f"{root}/evaluation", root)
+
+
+def preprocessing_fn(inputs):
+    """One number scaled, one string looked up in a vocabulary, and the label as it is."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    def dense(name, missing):
+        sparse = inputs[name]
+        column = tf.SparseTensor(sparse.indices, sparse.values, [sparse.dense_shape[0], 1])
+        return tf.reshape(tf.sparse.to_dense(column, missing), [-1, 1])
+
+    return {
+        "distance": tft.scale_to_z_score(dense("distance", 0.0)),
+        "carrier": tft.compute_and_apply_vocabulary(dense("carrier", ""), num_oov_buckets=1, vocab_filename="carriers"),
+        "late": inputs["late"],
+    }
+
+
+def raw_rows():
+    """Rows whose label follows from the token and the number, a few of both missing."""
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(ROWS):
+        token = int(random.integers(TOKENS))
+        distance = float(random.normal())
+        late = int(random.random() < 1 / (1 + np.exp(-(token - TOKENS / 2) / 8 - distance)))
+        row = {"carrier": f"c{token}", "distance": distance, "late": late}
+        missing = random.random()
+        if missing < 0.05:
+            del row["carrier"]
+        elif missing < 0.1:
+            del row["distance"]
+        rows.append(row)
+    return rows
+
+
+def write_examples(uri, rows):
+    """Two compressed files, as our SpanExampleGen leaves a split."""
+    import tensorflow as tf
+
+    kinds = {
+        str: lambda v: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode()])),
+        float: lambda v: tf.train.Feature(float_list=tf.train.FloatList(value=[v])),
+        int: lambda v: tf.train.Feature(int64_list=tf.train.Int64List(value=[v])),
+    }
+    os.makedirs(f"{uri}/Split-exam")
+    half = len(rows) // 2
+    for shard, part in enumerate((rows[:half], rows[half:])):
+        path = f"{uri}/Split-exam/data_tfrecord-0000{shard}-of-00002.gz"
+        with tf.io.TFRecordWriter(path, "GZIP") as writer:
+            for row in part:
+                features = {name: kinds[type(value)](value) for name, value in row.items()}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
+def write_transform_graph(uri, rows):
+    """Analyzes the rows with Beam in this process and writes a TransformGraph artifact's content."""
+    import apache_beam as beam
+    import tensorflow as tf
+    import tensorflow_transform.beam as tft_beam
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+
+    metadata = dataset_metadata.DatasetMetadata(
+        schema_utils.schema_from_feature_spec(
+            {
+                "carrier": tf.io.VarLenFeature(tf.string),
+                "distance": tf.io.VarLenFeature(tf.float32),
+                "late": tf.io.FixedLenFeature([1], tf.int64),
+            }
+        )
+    )
+    instances = [
+        {
+            "carrier": [row["carrier"]] if "carrier" in row else [],
+            "distance": [row["distance"]] if "distance" in row else [],
+            "late": [row["late"]],
+        }
+        for row in rows
+    ]
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline, tft_beam.Context(temp_dir=f"{uri}-tmp"):
+        data = pipeline | beam.Create(instances)
+        transform_fn = (data, metadata) | tft_beam.AnalyzeDataset(preprocessing_fn)
+        _ = transform_fn | tft_beam.WriteTransformFn(uri)
+        _ = metadata | tft_beam.WriteMetadata(f"{uri}/metadata", pipeline)
+
+
+def write_core(uri, outlier=0.0, batch=None, activation="sigmoid"):
+    """A core model that knows the answer: the token's logit in an embedding, plus the number.
+
+    Args:
+      uri: of the Model artifact to write into.
+      outlier: a weight of an embedding row that no token uses; a large one leaves int8 no steps for the others.
+      batch: a constant batch size to build into the graph.
+      activation: a function of `tf.math`.
+    """
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    graph = tft.TFTransformOutput(os.path.join(os.path.dirname(uri), "transform_graph"))
+    weights = np.zeros((VOCABULARY, 4), np.float32)
+    for index, token in enumerate(graph.vocabulary_by_name("carriers")):
+        weights[index] = (int(token[1:]) - TOKENS / 2) / 31
+    weights[-1] = outlier
+    module = tf.Module()
+    module.embedding = tf.Variable(weights)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 1], tf.int64, name="carrier"),
+            tf.TensorSpec([None, 1], tf.float32, name="distance"),
+        ]
+    )
+    def predict(carrier, distance):
+        logit = tf.reduce_sum(tf.gather(module.embedding, carrier[:, 0]), axis=1, keepdims=True)
+        if batch:
+            logit = tf.reshape(logit, [batch, 1])
+        return {"predictions": getattr(tf.math, activation)(logit + distance)}
+
+    tf.saved_model.save(module, f"{uri}/Core", signatures={"serving_default": predict})
+
+
+def write_evaluation(uri, world):
+    """Predictions by the core model, row by row and by another way than the Quantizer's: TensorFlow itself."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    graph = tft.TFTransformOutput(f"{world}/transform_graph")
+    layer = graph.transform_features_layer()
+    core = tf.saved_model.load(f"{world}/model/Core").signatures["serving_default"]
+    rows = raw_rows()
+    serialized = []
+    for name in sorted(os.listdir(f"{world}/examples/Split-exam")):
+        dataset = tf.data.TFRecordDataset(f"{world}/examples/Split-exam/{name}", compression_type="GZIP")
+        serialized += list(dataset.as_numpy_iterator())
+    features = layer(tf.io.parse_example(serialized, graph.raw_feature_spec()))
+    predictions = core(carrier=features["carrier"], distance=features["distance"])["predictions"].numpy()[:, 0]
+    columns = {
+        "split": ["exam"] * ROWS + ["train"],
+        "row": [*range(ROWS), 0],
+        "label": [*(float(row["late"]) for row in rows), 0.0],
+        "prediction": [*predictions.astype(float), 0.0],
+    }
+    os.makedirs(uri)
+    # In the file's order the rows mean nothing: their numbers do.
+    shuffled = np.random.default_rng(1).permutation(ROWS + 1)
+    pq.write_table(pa.table(columns).take(pa.array(shuffled)), f"{uri}/predictions.parquet")
