@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
-from evergreen.components import model_layout
+from evergreen.components import model_layout, progress
 from evergreen.components.evaluator import metrics
 from evergreen.components.evaluator.settings import EvaluateSettings
 from evergreen.components.quantizer import convert, exam, interpreter, measure, report
@@ -44,14 +44,14 @@ class Executor(base_executor.BaseExecutor):
             result = _measure(input_dict, examples, settings, evaluate, contents, failures)
         _write_models(output_dict["models"], result, contents)
         _write_report(artifact_utils.get_single_instance(output_dict["report"]), result)
-        for row in result["variants"]:
-            if not row["passed"]:
-                _log.warning("The variant %s is dropped: %s", row["variant"], "; ".join(row["reasons"]))
+        for sentence in report.left_out(result):
+            _log.warning(sentence)
 
 
 def _convert(core: str, settings: QuantizeSettings) -> tuple[dict[str, bytes], dict[str, str]]:
     contents, failures = {}, {}
     for variant in report.needs_baseline(settings):
+        progress.report(None, f"converting to {variant}")
         try:
             contents[variant] = convert.convert(core, variant)
         except convert.ConversionFailed as failure:
@@ -71,6 +71,7 @@ def _measure(
     transform_graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
     models = {variant: interpreter.LiteModel(content) for variant, content in contents.items()}
     features = sorted({name for model in models.values() for name in model.input_names})
+    progress.report(None, "answering the exam rows")
     batches = exam.batches(examples.uri, transform_graph, evaluate.label, features)
     labels, predictions = _answer(models, batches, failures)
     exam.check_same_rows(labels, recorded)
@@ -141,4 +142,5 @@ def _write_report(artifact: Any, result: report.Report) -> None:
     artifact.span = result["span"]
     artifact.chosen = result["chosen"] or ""
     artifact.set_int_custom_property("passed", int(result["passed"]))
+    artifact.set_string_custom_property("reason", result["reason"])
     artifact.set_string_custom_property("table", json.dumps(result))

@@ -138,6 +138,15 @@ def nothing_to_do(settings: QuantizeSettings, span: int, why: str) -> Report:
     }
 
 
+def left_out(report: Mapping[str, Any]) -> list[str]:
+    """What the user is warned of: a sentence for each variant that was asked for and did not pass."""
+    return [
+        f"the variant {row['variant']} is left out: {'; '.join(row['reasons'])}"
+        for row in report["variants"]
+        if not row["passed"] and row["made_for"] == "publishing"
+    ]
+
+
 def needs_baseline(settings: QuantizeSettings) -> tuple[str, ...]:
     """The variants to convert: those asked for, and float32 first, whose size is what the ratios are of."""
     return (BASELINE, *(variant for variant in settings.variants if variant != BASELINE))

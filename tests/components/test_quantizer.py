@@ -110,6 +110,7 @@ def test_a_required_variant_that_loses_quality_closes_the_gate(quantize):
     assert artifact.get_int_custom_property("passed") == 0
     assert artifact.chosen == ""
     assert "dynamic_int8" in report["reason"]
+    assert artifact.get_string_custom_property("reason") == report["reason"]
 
 
 def test_a_graph_with_a_constant_batch_is_measured_row_by_row(quantize):

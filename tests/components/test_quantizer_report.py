@@ -47,6 +47,9 @@ def test_a_variant_that_loses_too_much_is_dropped_with_its_reason():
     result = quantized(QuantizeSettings(max_drop=BOUND), SIZES, aucs)
     assert (result["passed"], result["chosen"]) == (True, "float16")
     assert result["variants"][2]["reasons"] == ["auc 0.6900 loses 0.0100, more than 0.005 allows"]
+    assert report.left_out(result) == [
+        "the variant dynamic_int8 is left out: auc 0.6900 loses 0.0100, more than 0.005 allows"
+    ]
 
 
 def test_a_gain_and_a_loss_at_the_bound_pass():
