@@ -9,8 +9,8 @@ class QuantizationReport(artifact.Artifact):
     * File structure: `{uri}/report.json` (see `evergreen.components.quantizer.report`).
     * Properties: `span` (the span whose exam rows measured the variants), `chosen` (the variant to publish, empty when
       there is none).
-    * Custom properties: `passed` (1 open, 0 closed: what a condition in a pipeline reads), `reason` (why it is
-      closed, or why nothing was quantized; empty otherwise) and `table` (the report as JSON, so that a listing needs no file).
+    * Custom properties: `passed` (1 open, 0 closed: what a condition in a pipeline reads), `reason` (why it is closed,
+      or why nothing was quantized; empty otherwise) and `table` (the report as JSON: a listing needs no file).
     """
 
     TYPE_NAME = "QuantizationReport"
