@@ -26,13 +26,23 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     ) -> None:
         """Ingests a span version; see `component.SpanExampleGen` for the parameters and the artifact.
 
+        A span that cannot be read (damaged files, a missing column, a value that its column cannot hold, no rows) gives
+        Examples without rows whose property `unreadable` says why: gate 1 decides on it like on any other span, and a
+        run that only wanted it for its window goes on without it.
+
         Raises:
-          DataRejected: the files are damaged, lack a column, hold no rows, or a value that its column cannot hold.
           SpanError: a file is gone.
           ConfigError: the format is unknown.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         (examples,) = output_dict["examples"]
+        try:
+            self._ingest(examples, exec_properties)
+        except DataRejected as refusal:
+            _leave_empty(examples, exec_properties, refusal)
+
+    def _ingest(self, examples: types.Artifact, exec_properties: dict[str, Any]) -> None:
+        """Reads and writes; raises DataRejected where the span cannot be read."""
         settings = Settings.from_section(exec_properties["settings"])
         format = exec_properties["format"]
         if format not in FORMATS:
@@ -113,6 +123,21 @@ def _fill_empty_splits(job: pieces.Job, rows: dict[str, int]) -> None:
         if not count:
             with fileio.open(convert.shard_path(job, split, 0), "wb") as file:
                 file.write(b"")  # without a write TensorFlow makes no file
+
+
+def _leave_empty(examples: types.Artifact, exec_properties: dict[str, Any], refusal: DataRejected) -> None:
+    """Turns the artifact into one without rows that says why."""
+    from tfx.dsl.io import fileio
+
+    uri = examples.uri.rstrip("/")
+    for name in fileio.listdir(uri):
+        fileio.rmtree(f"{uri}/{name}")
+    for split in SPLITS:
+        fileio.makedirs(f"{uri}/Split-{split}")
+        with fileio.open(f"{uri}/Split-{split}/data_tfrecord-00000-of-00001", "wb"):
+            pass
+    _describe(examples, exec_properties, dict.fromkeys(SPLITS, 0), "")
+    examples.set_string_custom_property("unreadable", ": ".join(filter(None, (refusal.headline, refusal.reason))))
 
 
 def _exam_from(cut: Any, is_time: bool) -> str:

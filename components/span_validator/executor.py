@@ -55,6 +55,7 @@ class Executor(base_executor.BaseExecutor):
             int(settings.get("min_rows", 1)),
             settings.get("on_anomalies", "reject"),
             previous.span if previous is not None and before is not None else None,
+            examples.get_string_custom_property("unreadable"),
         )
         _describe(anomalies, examples, list(splits), decided)
 

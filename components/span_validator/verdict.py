@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 SPAN = "span"  # in place of a split's name: the span as a whole
 TOO_FEW_ROWS = "TOO_FEW_ROWS"
+UNREADABLE = "UNREADABLE"
 ACCEPTED, REJECTED = "accepted", "rejected"
 # What ML Metadata's property holds, which MySQL bounds at 64 kB; verdict.json has everything.
 _LISTED_REASONS = 100
@@ -20,7 +21,7 @@ class Reason:
 
     Attributes:
       feature: its name; empty for the data set as a whole.
-      reason: name of TFDV's anomaly type, or TOO_FEW_ROWS.
+      reason: name of TFDV's anomaly type, TOO_FEW_ROWS or UNREADABLE.
       description: the anomaly in words.
       split: where it was found: names of splits, or `span` for all of them together.
       error: whether it closes the gate; False: a warning.
@@ -125,6 +126,7 @@ def decide(
     min_rows: int,
     on_anomalies: str,
     drift_against: int | None = None,
+    unreadable: str = "",
 ) -> Verdict:
     """Decides on a span.
 
@@ -135,8 +137,11 @@ def decide(
         data but a bound that the user set.
       on_anomalies: "reject", or "warn" to accept a span in spite of anomalies.
       drift_against: the span with which the distributions were compared.
+      unreadable: why the span could not be read; empty where it could. It is rejected also where anomalies only warn.
     """
     rows = sum(splits.values())
+    if unreadable:
+        return Verdict(False, rows, (Reason("", UNREADABLE, unreadable, SPAN),), splits, on_anomalies)
     too_few = rows < min_rows
     if too_few:
         text = f"the span has {rows:,} rows, fewer than the {min_rows:,} of `data.min_rows`"

@@ -16,6 +16,7 @@ from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import Console, age, clock, moment, print_json
 from evergreen.pipeline.plan import plan_run
+from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Run, State, Store
 
 
@@ -37,7 +38,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
         published = moment(live["published"])
         when = f", published {age(published)} ({clock(live['published'])})" if published else ""
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in live["metrics"].items())
-        console.note(f"live     version {live['version']}{when}, rests on span {live['span']}; on its exam: {metrics}")
+        console.note(f"live     version {live['version']}{when}, rests on span {live['label']}; on its exam: {metrics}")
     running = status["running"]
     console.note(
         f"now      run {running['id']} on span {running['label']}: {running['stage'] or 'starting'}"
@@ -78,6 +79,7 @@ def read(config: Config) -> dict[str, Any]:
             "version": manifest.version,
             "published": manifest.published,
             "span": manifest.span,
+            "label": Pattern(config.data.pattern).label(manifest.span),
             "run": manifest.run,
             "metrics": manifest.metrics,
         },

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import span_world
 
-from evergreen.components.errors import ConfigError, DataRejected, SpanError
+from evergreen.components.errors import ConfigError, SpanError
 
 pytestmark = pytest.mark.tensorflow
 
@@ -182,24 +182,25 @@ def test_text_times_cut_the_exam(tmp_path: Path) -> None:
     assert examples.get_string_custom_property("exam_from") == "2013-01-07"
 
 
-def refusal(folder: Path, format: str, files: list[str], settings: dict | None = None, **options: Any) -> DataRejected:
-    with pytest.raises(DataRejected) as caught:
-        span_world.ingest(folder, files, folder / "out", SETTINGS if settings is None else settings, format, **options)
-    assert caught.value.exit_status == 3
-    assert caught.value.headline and caught.value.next_step
-    return caught.value
+def refusal(folder: Path, format: str, files: list[str], settings: dict | None = None, **options: Any) -> str:
+    """Ingests what cannot be read: Examples without rows, and why."""
+    settings = SETTINGS if settings is None else settings
+    examples = span_world.ingest(folder, files, folder / "out", settings, format, **options)
+    assert examples.get_int_custom_property("rows") == 0
+    assert [span_world.records(examples, split) for split in SPLITS] == [[], [], []]
+    return examples.get_string_custom_property("unreadable")
 
 
 @pytest.mark.parametrize("column", ["time", "day"])
 def test_a_missing_column_is_refused(tmp_path: Path, column: str) -> None:
     name = write(tmp_path, "parquet", table().drop([column]))
-    assert refusal(tmp_path, "parquet", [name]).headline == f"column `{column}` is missing in a.parquet"
+    assert refusal(tmp_path, "parquet", [name]).startswith(f"column `{column}` is missing in a.parquet")
 
 
 def test_a_missing_column_of_a_tfrecord_is_refused(ingested: Any, tmp_path: Path) -> None:
     settings = {"split_key": "month"}
     files = [str(span_world.shards(ingested, "train")[0])]
-    assert "column `month` is missing" in refusal(tmp_path, "tfrecord", files, settings).headline
+    assert "column `month` is missing" in refusal(tmp_path, "tfrecord", files, settings)
 
 
 def test_a_string_in_a_number_column_of_csv_reaches_the_user_through_beam(tmp_path: Path) -> None:
@@ -207,14 +208,14 @@ def test_a_string_in_a_number_column_of_csv_reaches_the_user_through_beam(tmp_pa
     lines = (tmp_path / name).read_text().splitlines()
     (tmp_path / name).write_text("\n".join([*lines, lines[-1].replace("399", "oops")]) + "\n")
     error = refusal(tmp_path, "csv", [name], column_types=TYPES)
-    assert "column `n` of a.csv, line 402 (row 401): 'oops'" in error.headline
+    assert "column `n` of a.csv, line 402 (row 401): 'oops'" in error
 
 
 def test_a_ragged_row_is_refused_though_the_times_are_read_first(tmp_path: Path) -> None:
     name = write(tmp_path, "csv")
     with (tmp_path / name).open("a") as file:
         file.write("1,2\n")
-    assert refusal(tmp_path, "csv", [name], column_types=TYPES).headline == "a.csv has a ragged row in line 402"
+    assert refusal(tmp_path, "csv", [name], column_types=TYPES).startswith("a.csv has a ragged row in line 402")
 
 
 def test_empty_truncated_and_corrupt_files_are_refused(tmp_path: Path, ingested: Any) -> None:
@@ -223,9 +224,9 @@ def test_empty_truncated_and_corrupt_files_are_refused(tmp_path: Path, ingested:
     (tmp_path / "short.parquet").write_bytes(whole[: len(whole) // 2])
     records = span_world.shards(ingested, "train")[0].read_bytes()
     (tmp_path / "short.tfrecord").write_bytes(records[:-9])
-    assert "is empty" in refusal(tmp_path, "parquet", ["empty.parquet"]).headline
-    assert "is not a whole Parquet file" in refusal(tmp_path, "parquet", ["a.parquet", "short.parquet"]).headline
-    assert "is not a whole TFRecord file" in refusal(tmp_path, "tfrecord", ["short.tfrecord"]).headline
+    assert "is empty" in refusal(tmp_path, "parquet", ["empty.parquet"])
+    assert "is not a whole Parquet file" in refusal(tmp_path, "parquet", ["a.parquet", "short.parquet"])
+    assert "is not a whole TFRecord file" in refusal(tmp_path, "tfrecord", ["short.tfrecord"])
 
 
 def test_a_tfrecord_feature_that_is_a_number_and_a_string_is_refused(tmp_path: Path) -> None:
@@ -244,19 +245,19 @@ def test_a_tfrecord_feature_that_is_a_number_and_a_string_is_refused(tmp_path: P
         return name
 
     assert refusal(tmp_path, "tfrecord", [save("a", 1, b"x")], {})
-    assert "`n`" in refusal(tmp_path, "tfrecord", [save("b", 1), save("c", b"x")], {}).headline
+    assert "`n`" in refusal(tmp_path, "tfrecord", [save("b", 1), save("c", b"x")], {})
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv"])
 def test_a_span_without_rows_is_refused(tmp_path: Path, format: str) -> None:
     name = write(tmp_path, format, table().slice(0, 0))
-    assert refusal(tmp_path, format, [name], column_types=TYPES).headline == "span 7 has no rows"
+    assert refusal(tmp_path, format, [name], column_types=TYPES).startswith("span 7 has no rows")
 
 
 def test_several_values_cannot_decide_a_split(tmp_path: Path) -> None:
     name = write(tmp_path, "parquet", pa.table({"n": [1], "keys": [["a", "b"]]}))
     error = refusal(tmp_path, "parquet", [name], {"split_key": "keys"})
-    assert error.headline == "column `keys` has several values in a row"
+    assert error.startswith("column `keys` has several values in a row")
 
 
 def test_a_missing_file_and_an_unknown_format(tmp_path: Path) -> None:

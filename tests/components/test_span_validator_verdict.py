@@ -89,3 +89,10 @@ def test_the_table_is_laid_out_by_feature_and_cut_at_the_width() -> None:
     assert "line one two xxx" in lines[2]
     assert max(map(len, lines)) == 100
     assert verdict.table([]) == ""
+
+
+def test_a_span_that_cannot_be_read_is_rejected_also_where_anomalies_only_warn() -> None:
+    decided = verdict.decide([], {"train": 0}, 1, "warn", unreadable="a.parquet is empty")
+    assert not decided.accepted
+    (reason,) = decided.reasons
+    assert (reason.reason, reason.description) == (verdict.UNREADABLE, "a.parquet is empty")

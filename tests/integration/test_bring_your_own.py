@@ -100,7 +100,8 @@ def test_a_module_with_a_run_fn_runs_unchanged(project):
     stock = world.Project(copy)
     (copy / "stock_module.py").write_text(RUN_FN)
     stock.change(
-        trainer={"run_fn": "stock_module:run_fn", "model": None, "steps": 20}, quantize={"variants": [], "required": []}
+        trainer={"run_fn": "stock_module:run_fn", "model": None, "steps": 20, "early_stopping": None},
+        quantize={"variants": [], "required": []},
     )
     answer = stock.evergreen("run")
     assert answer.status == 0, answer.text
