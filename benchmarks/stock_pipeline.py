@@ -58,7 +58,7 @@ def write_csv(folder: Path, months: Iterable[int]) -> None:
 
 def eval_config() -> Any:
     """Returns TFMA's configuration: overall and by carrier, gated overall."""
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2 as tfma  # 1.21 exports only some of these at its top
 
     threshold = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(lower_bound={"value": LEAST_AUC}),
