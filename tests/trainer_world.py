@@ -1,7 +1,7 @@
 """A small world to train in: a project of two functions, three spans of rows, their transform graph.
 
-Rows have a colour (string, always there), a shop (string, may be absent), a size (float, may be absent), a count (int, may
-be absent) and the label `late`.
+Rows have a colour (string, always there), a shop (string, may be absent), a size (float, may be absent), a count (int,
+may be absent) and the label `late`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPANS = (1, 2, 3)
 ROWS = {"train": 200, "validation": 40, "exam": 60}
 LABEL = "late"
 
-FEATURES = '''
+FEATURES = """
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -41,9 +41,9 @@ def preprocessing_fn(inputs):
         "cheat": tf.cast(inputs["late"], tf.float32) * 2.0,
         "late": inputs["late"],
     }
-'''
+"""
 
-MODEL = '''
+MODEL = """
 import tensorflow as tf
 import tf_keras
 from tf_keras import layers
@@ -65,7 +65,7 @@ def build_model(transform_output, hyperparameters):
     optimizer.learning_rate = hyperparameters.get("learning_rate", 0.01)
     model.compile(optimizer, "binary_crossentropy", metrics=[tf_keras.metrics.AUC(name="auc")])
     return model
-'''
+"""
 
 SCHEMA = """
 feature { name: "colour" type: BYTES presence { min_fraction: 1 } shape { dim { size: 1 } } }
@@ -196,3 +196,21 @@ def request(world: Path, out: Path, settings: dict[str, Any] | None = None, **ch
         **changes,
     }
     return Request(**fields)
+
+
+def train_champion(world: Path, out: Path) -> None:
+    """Trains the model that several modules look at."""
+    from evergreen.components.trainer import training
+
+    hyperparameters = {"learning_rate": 0.05, "dropout": 0.0}
+    training.run(request(world, out, {"steps": 60, "hyperparameters": hyperparameters}))
+
+
+SAME_SUMS = {"hyperparameters": {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0}, "seed": 3}
+
+
+def train_mirrored(world: Path, out: Path) -> None:
+    """Trains over two devices, in a child process, a model whose sums do not depend on how they are split."""
+    from evergreen.components.trainer import child
+
+    child.train(request(world, out, {**SAME_SUMS, "strategy": "mirrored", "devices": 2}))

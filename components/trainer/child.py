@@ -2,8 +2,8 @@
 
     python -m evergreen.components.trainer.child REQUEST RESULT PARENT
 
-The child reads a request, trains, and writes the report or the refusal. Its progress comes over its standard output, one
-JSON line each; its log goes to standard error, which it shares with the parent. It dies with its parent.
+The child reads a request, trains, and writes the report or the refusal. Its progress comes over its standard output,
+one JSON line each; its log goes to standard error, which it shares with the parent. It dies with its parent.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Trainer(base_component.BaseComponent):
     Outputs:
       model: a Model artifact, laid out as `evergreen.components.model_layout` says. Custom properties `span`, `seed`,
         `steps`, `warm_start` (1 or 0) and `warm_runs` (how many trainings in a row started warm).
-      model_run: a ModelRun artifact with report.json and TensorBoard logs; custom property `report`, the report in short.
+      model_run: a ModelRun artifact with report.json and TensorBoard logs; custom property `report`: the same in short.
 
     Args:
       examples: the window's Examples.

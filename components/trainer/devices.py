@@ -24,7 +24,8 @@ def configure(settings: TrainerSettings | Mapping[str, Any]) -> None:
     """
     if not isinstance(settings, TrainerSettings):
         settings = TrainerSettings.from_dict(settings)
-    if settings.strategy != MIRRORED or (settings.devices or 1) == 1:
+    wanted = settings.devices or 1
+    if settings.strategy != MIRRORED or wanted == 1:
         return
     import tensorflow as tf
 
@@ -32,7 +33,7 @@ def configure(settings: TrainerSettings | Mapping[str, Any]) -> None:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * settings.devices)
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
     except RuntimeError:
         _log.info("TensorFlow has started: its logical devices stay as they are.")
 

@@ -2,8 +2,8 @@
 
 The rows are read, parsed and transformed once, in big batches, and kept in memory as one array for each feature; each
 epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step about a millisecond,
-where parsing again costs ten, and shuffles all rows and not a buffer of them. Rows that do not fit the memory budget are
-read, parsed and transformed anew each epoch, and shuffled by file and in a buffer.
+and shuffles all rows, not a buffer of them. Rows that do not fit the memory budget are read, parsed and transformed
+anew each epoch, and shuffled by file and in a buffer.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def export(model: Any, core: Core, graph: TransformGraph, label: str, model_dir:
 
 
 class _Export(tf.Module):
-    """Holds on to what the functions of a SavedModel use: the variables, and the tables of layers such as StringLookup."""
+    """Holds on to what the functions of a SavedModel use: the variables, and tables of layers such as StringLookup."""
 
     def __init__(self, model: Any, core: Core):
         super().__init__()

@@ -1,7 +1,7 @@
 """The transform graph of a window: what raw features it takes, what it gives, and how to apply it to a batch.
 
-One object loads the SavedModel once; the input path, the model's checks and the serving signatures share it. AutoGraph is
-kept out of it: it would spend seconds on rewriting tft, which needs no rewriting.
+One object loads the SavedModel once; the input path, the model's checks and the serving signatures share it. AutoGraph
+is kept out of it: it would spend seconds on rewriting tft, which needs no rewriting.
 """
 
 from __future__ import annotations

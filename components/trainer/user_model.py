@@ -34,6 +34,10 @@ class Core:
     features: tuple[str, ...]
 
 
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_RAISED = re.compile(r"[A-Za-z_.]+(Error|Exception|Warning): ")
+
+
 def build(function: Callable[..., Any], spec: str, graph: TransformGraph, hyperparameters: dict[str, Any]) -> Any:
     """Calls the user's function and checks what it returns.
 
@@ -80,11 +84,11 @@ def user_error(spec: str, error: Exception) -> ConfigError:
     Returns:
       The error to raise in its place.
     """
-    frames = traceback.extract_tb(error.__traceback__)
     file = f"{spec.partition(':')[0].rpartition('.')[2]}.py"
-    own = [frame for frame in frames if Path(frame.filename).name == file]
-    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    reason = f"{type(error).__name__}: {_gist(error)}{place}"
+    frames = [(frame.filename, str(frame.lineno)) for frame in traceback.extract_tb(error.__traceback__)]
+    frames += _FRAME.findall(str(error))
+    own = [f" ({path}, line {line})" for path, line in frames if Path(path).name == file]
+    reason = f"{_gist(error)}{own[-1] if own else ''}"
     return ConfigError(f"{spec} fails", reason, "Correct the function; `--debug` shows the whole traceback.")
 
 
@@ -99,19 +103,21 @@ def training_error(spec: str, error: Exception) -> ConfigError:
       The error to raise in its place.
     """
     node = re.search(r"Detected at node (\S+)", str(error))
-    place = f" (at {node[1]})" if node else ""
-    reason = f"{type(error).__name__}: {_gist(error)}{place}"
+    reason = f"{_gist(error)}{f' (at {node[1]})' if node else ''}"
     return ConfigError(
         f"the model of {spec} cannot be trained", reason, "Correct the model; `--debug` shows the whole traceback."
     )
 
 
 def _gist(error: Exception) -> str:
-    """Picks the line that says what is wrong: TensorFlow puts it behind the traceback that its message begins with."""
+    """Picks the line that says what is wrong: TensorFlow puts it behind the tracebacks that its messages begin with."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "[[{{node" not in line]
     if not lines:
-        return "no message"
-    return lines[-1] if lines[0].startswith(("in user code", "Graph execution error", "Exception encountered")) else lines[0]
+        return type(error).__name__
+    if lines[0].startswith(("in user code", "Exception encountered")):
+        named = [line for line in lines if _RAISED.match(line) and "Exception encountered" not in line]
+        return named[-1] if named else f"{type(error).__name__}: {lines[-1]}"
+    return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Graph execution error') else lines[0]}"
 
 
 def features_of(model: Any, graph: TransformGraph, label: str, spec: str) -> tuple[str, ...]:
@@ -127,7 +133,7 @@ def features_of(model: Any, graph: TransformGraph, label: str, spec: str) -> tup
       The names, sorted: the inputs of a functional model; of any other model every feature but the label.
 
     Raises:
-      ConfigError: the preprocessing function does not give the label or an input, or an input is computed from the label.
+      ConfigError: the preprocessing function does not give the label or an input, or computes an input from the label.
     """
     if label not in graph.specs:
         raise ConfigError(
@@ -177,18 +183,17 @@ def trace_core(model: Any, features: Sequence[str], graph: TransformGraph, spec:
     @tf.function
     def core(**inputs: Any) -> Any:
         output = model(inputs, training=False)
-        if not isinstance(output, tf.Tensor):
-            raise _wrong_output(spec, f"a {type(output).__name__} of outputs")
-        if output.shape.rank != 2 or output.shape[1] != 1:
-            raise _wrong_output(spec, f"an output of the shape {[*output.shape]}")
-        return tf.cast(output, tf.float32)
+        return tf.cast(output, tf.float32) if isinstance(output, tf.Tensor) else output
 
     try:
         traced = core.get_concrete_function(**{name: graph.specs[name] for name in features})
-    except EvergreenError:
-        raise
     except Exception as error:  # whatever a user's layers do
         raise user_error(spec, error) from error
+    output = traced.structured_outputs
+    if not isinstance(output, (tf.TensorSpec, tf.Tensor)):
+        raise _wrong_output(spec, f"a {type(output).__name__} of outputs")
+    if output.shape.rank != 2 or output.shape[1] != 1:
+        raise _wrong_output(spec, f"an output of the shape {[*output.shape]}")
     return Core(traced, tuple(features))
 
 

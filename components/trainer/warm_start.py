@@ -3,13 +3,14 @@
 A weight of the new model takes the champion's weight of the same name and shape. The rows of a vocabulary's embedding
 are matched by token, because row i of the champion's table is another token in a new window:
 
-- A layer named `<vocabulary>_embedding`, where `<vocabulary>` is a `vocab_filename` of the preprocessing function, holds
-  in row i the i-th token of that vocabulary, as `tft.compute_and_apply_vocabulary` numbers them; the rows behind the
-  tokens (out of vocabulary, padding) are matched by their place behind them. This holds for every weight of the layer
-  with at least as many rows as the vocabulary has tokens.
+- A layer named `<vocabulary>_embedding`, where `<vocabulary>` is a `vocab_filename` of the preprocessing function,
+  holds in row i the i-th token of that vocabulary, as `tft.compute_and_apply_vocabulary` numbers them; the rows behind
+  the tokens (out of vocabulary, padding) are matched by their place behind them. This holds for every weight of the
+  layer with at least as many rows as the vocabulary has tokens.
 - What has no counterpart of the same shape keeps its fresh values and is counted in the report.
 
-The slots of the optimizer always start fresh. Vocabularies and weights lie side by side in the champion's `warm_start/`.
+The slots of the optimizer always start fresh. Weights and vocabularies lie side by side in the champion's folder
+`warm_start/`.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ def _tokens(tokens: list[bytes]) -> np.ndarray:
     return np.array(tokens, dtype=np.bytes_) if tokens else np.empty(0, dtype="S1")
 
 
-def _transfer(model: Any, graph: TransformGraph, weights: dict[str, np.ndarray], tokens: dict[str, np.ndarray]) -> Result:
+def _transfer(
+    model: Any, graph: TransformGraph, weights: dict[str, np.ndarray], tokens: dict[str, np.ndarray]
+) -> Result:
     result = Result()
     for name, variable in names(model).items():
         if name not in weights:
