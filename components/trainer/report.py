@@ -154,6 +154,8 @@ def versions() -> dict[str, str]:
 class TensorBoard:
     """Writes the curves as TensorBoard reads them: `logs/train` and `logs/validation`.
 
+    `tf.summary.scalar` would need the package tensorboard, which TensorFlow does not bring along in every version.
+
     Args:
       run_dir: the ModelRun artifact's folder.
     """
@@ -169,7 +171,10 @@ class TensorBoard:
           point: `step`, and metrics with or without `val_`.
         """
         import tensorflow as tf
+        from tensorflow.core.framework import summary_pb2
 
+        scalar = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_SCALAR)
+        scalar.plugin_data.plugin_name = "scalars"
         for name, value in point.items():
             if name == "step":
                 continue
@@ -177,7 +182,7 @@ class TensorBoard:
             if run not in self._writers:
                 self._writers[run] = tf.summary.create_file_writer(os.path.join(self._folder, run))
             with self._writers[run].as_default():
-                tf.summary.scalar(name.removeprefix("val_"), value, step=int(point["step"]))
+                tf.summary.write(name.removeprefix("val_"), tf.constant(value, tf.float32), int(point["step"]), scalar)
 
     def close(self) -> None:
         """Closes the files."""

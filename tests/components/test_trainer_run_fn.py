@@ -61,13 +61,11 @@ def run_fn(fn_args):
     train_dataset = _input_fn(fn_args.train_files, fn_args.data_accessor, tf_transform_output)
     eval_dataset = _input_fn(fn_args.eval_files, fn_args.data_accessor, tf_transform_output)
     model = _build_keras_model()
-    tensorboard = keras.callbacks.TensorBoard(log_dir=fn_args.model_run_dir, update_freq="batch")
     model.fit(
         train_dataset,
         steps_per_epoch=fn_args.train_steps,
         validation_data=eval_dataset,
         validation_steps=fn_args.eval_steps,
-        callbacks=[tensorboard],
         verbose=0,
     )
     signatures = {"serving_default": _get_serve_tf_examples_fn(model, tf_transform_output)}

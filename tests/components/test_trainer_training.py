@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import trainer_world
+from tensorflow.core.util import event_pb2
 
 from evergreen.components import model_layout, progress
 from evergreen.components.errors import ConfigError, DataRejected, ModelRejected
@@ -23,6 +25,18 @@ def world(build_once):
 def weights(request):
     with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
         return dict(file)
+
+
+def events(folder):
+    """Reads TensorBoard's scalars: name to (step, value)."""
+    found = {}
+    (file,) = folder.glob("events*")
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        event = event_pb2.Event.FromString(record)
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "scalars"
+            found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
+    return found
 
 
 def train(world, out, settings=None, **changes):
@@ -51,8 +65,12 @@ def test_a_training_is_reported(world, tmp_path):
     assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
     assert report["versions"]["tensorflow"]
     assert heard[-1] == (1.0, "trained 20 steps") and any("step" in text for _, text in heard)
-    logs = [path.parent.name for path in Path(tmp_path, "run", "logs").glob("*/events*")]
-    assert sorted(logs) == ["train", "validation"]
+    for run, prefix in (("train", ""), ("validation", "val_")):
+        written = events(tmp_path / "run" / "logs" / run)
+        points = [point for point in report["curve"] if f"{prefix}loss" in point]
+        assert [step for step, _ in written["loss"]] == [point["step"] for point in points]
+        np.testing.assert_allclose([value for _, value in written["loss"]], [p[f"{prefix}loss"] for p in points])
+        assert set(written) == {"loss", "auc"}
 
 
 def test_the_same_inputs_twice_give_the_same_bits(world, tmp_path):
