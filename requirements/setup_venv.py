@@ -122,7 +122,7 @@ def install(stack: Stack, uv: Path, python: Python | None) -> None:
     if python is not None:
         clear()
         run(uv, settings, "venv", "--allow-existing", "--prompt", "evergreen", "--python", str(python.path), str(VENV))
-    say(f"installing {stack.requirements} (about 3 GB; the first time takes a few minutes)")
+        say(f"installing {stack.requirements} (about 3 GB; the first time takes a few minutes)")
     try:
         run(uv, settings, "pip", "install", "--compile-bytecode", "-r", stack.requirements)
     except SetupError:
