@@ -27,6 +27,7 @@ from evergreen.components import fast_beam, resolvers, user_code
 from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator.component import ChampionExam, Evaluator
 from evergreen.components.fingerprinted import with_fingerprint
+from evergreen.components.gate.component import Gate
 from evergreen.components.pusher.component import Pusher
 from evergreen.components.quantizer.component import Quantizer
 from evergreen.components.span_example_gen.component import SpanExampleGen
@@ -109,7 +110,15 @@ class _Builder:
             self.ingest(entry, schema, f".{entry.label}")
         examples, verdict = self.ingest(self.target, schema, "")
         with Cond(verdict.outputs["anomalies"].future()[0].custom_property("accepted") == 1):
-            self.train(examples, schema)
+            champion, transform, trainer, evaluator = self.train(examples, schema)
+        # Each condition stands alone, on a node that always runs: nested ones could not be evaluated where an earlier
+        # gate is closed.
+        quality = self.add(Gate(property="blessed", blessing=evaluator.outputs["blessing"]), "QualityGate")
+        with Cond(quality.is_open()):
+            quantizer = self.quantize(examples, transform, trainer, evaluator)
+        variants = self.add(Gate(property="passed", report=quantizer.outputs["report"]), "VariantsGate")
+        with Cond(variants.is_open()):
+            self.push(champion, trainer, evaluator, quantizer)
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -175,8 +184,12 @@ class _Builder:
         )
         return examples, verdict
 
-    def train(self, examples: Any, schema: Any) -> None:
-        """Adds all that follows gate 1."""
+    def train(self, examples: Any, schema: Any) -> tuple[Any, Any, Any, Any]:
+        """Adds what follows gate 1, up to gate 2's verdict.
+
+        Returns:
+          The champion's resolver, Transform, Trainer and Evaluator.
+        """
         config = self.config
         window = self.resolve(
             "Window",
@@ -213,8 +226,7 @@ class _Builder:
             ),
             "Evaluator",
         )
-        with Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
-            self.publish(examples, champion, transform, trainer, evaluator)
+        return champion, transform, trainer, evaluator
 
     def transform(self, window: Any, schema: Any) -> Any:
         """Adds Transform, with the analyzer cache that an earlier window left behind."""
@@ -265,9 +277,9 @@ class _Builder:
             "Trainer",
         )
 
-    def publish(self, examples: Any, champion: Any, transform: Any, trainer: Any, evaluator: Any) -> None:
-        """Adds the Quantizer and, behind gate 3, the Pusher."""
-        quantizer = self.add(
+    def quantize(self, examples: Any, transform: Any, trainer: Any, evaluator: Any) -> Any:
+        """Adds the Quantizer."""
+        return self.add(
             Quantizer(
                 model=trainer.outputs["model"],
                 transform_graph=transform.outputs["transform_graph"],
@@ -279,22 +291,24 @@ class _Builder:
             ),
             "Quantizer",
         )
-        with Cond(quantizer.outputs["report"].future()[0].custom_property("passed") == 1):
-            self.add(
-                Pusher(
-                    model=trainer.outputs["model"],
-                    quantized_models=quantizer.outputs["models"],
-                    blessing=evaluator.outputs["blessing"],
-                    quantization_report=quantizer.outputs["report"],
-                    champion=champion.outputs["model"],
-                    settings=self.settings("publish"),
-                    span=self.target.span,
-                    span_version=self.target.version,
-                    name=self.config.name,
-                    fingerprint=self.push_fingerprint(),
-                ),
-                "Pusher",
-            )
+
+    def push(self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any) -> None:
+        """Adds the Pusher."""
+        self.add(
+            Pusher(
+                model=trainer.outputs["model"],
+                quantized_models=quantizer.outputs["models"],
+                blessing=evaluator.outputs["blessing"],
+                quantization_report=quantizer.outputs["report"],
+                champion=champion.outputs["model"],
+                settings=self.settings("publish"),
+                span=self.target.span,
+                span_version=self.target.version,
+                name=self.config.name,
+                fingerprint=self.push_fingerprint(),
+            ),
+            "Pusher",
+        )
 
     def settings(self, section: str) -> str:
         """Returns a section of the configuration as canonical JSON, for a node's parameter and so for its cache key."""

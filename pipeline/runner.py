@@ -6,7 +6,9 @@ the reading of each gate's verdict, and the translation of whatever goes wrong i
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import gc
 import json
 import os
 import time
@@ -76,6 +78,9 @@ def retrain(
       The outcome; what the user must be told is in it, nothing is raised but KeyboardInterrupt.
     """
     assert plan.target is not None
+    # Python 3.13 crashes in its last garbage collection after TensorFlow Transform ran in the process; nothing that is
+    # frozen is collected.
+    atexit.register(gc.freeze)
     outcome = Outcome(log.run_id)
     store.begin_run(
         log.run_id,
@@ -209,6 +214,8 @@ class _Execution:
         if shown:
             summary = stages.summary(node_id, outputs)
             self.console.done(summary + (" (cached)" if state is State.CACHED else ""), seconds)
+        for warning in stages.warnings(node_id, outputs):
+            self.console.warn(warning)
         if node_id == "Window":
             self._check_window(outputs.get("examples", []))
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
+from evergreen.components.quantizer.report import left_out
 from evergreen.components.span_records import property_value
 from evergreen.pipeline.plan import Plan
 
@@ -26,8 +27,8 @@ _DESCRIPTIONS = {
     "Quantizer": "gate 3: TFLite variants",
     "Pusher": "publishing",
 }
-# Resolvers and the schema's importer take milliseconds and say nothing.
-_HIDDEN = ("Schema", "PreviousStatistics", "Window", "Champion", "AnalyzerCache")
+# Resolvers, gates' conditions and the schema's importer take milliseconds and say nothing.
+_HIDDEN = ("Schema", "PreviousStatistics", "Window", "Champion", "AnalyzerCache", "QualityGate", "VariantsGate")
 
 
 def kind(node_id: str) -> str:
@@ -64,6 +65,23 @@ def summary(node_id: str, outputs: Mapping[str, list[Any]]) -> str:
     return reader(outputs) if reader else ""
 
 
+def warnings(node_id: str, outputs: Mapping[str, list[Any]]) -> list[str]:
+    """Says what a stage let pass although a person should know of it.
+
+    Args:
+      node_id: the stage.
+      outputs: its output artifacts (protos) by key.
+
+    Returns:
+      One sentence each.
+    """
+    if kind(node_id) == "Quantizer" and outputs.get("report"):
+        return left_out(json.loads(property_value(outputs["report"][0], "table", "{}")))
+    if kind(node_id) == "SpanValidator" and property_value(outputs["anomalies"][0], "accepted", 0):
+        return [_reason_line(reason) for reason in json.loads(property_value(outputs["anomalies"][0], "reasons", "[]"))]
+    return []
+
+
 def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
     """Reads the gates in the order of the flow.
 
@@ -79,7 +97,7 @@ def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
     if verdict is not None and not property_value(verdict, "accepted", 0):
         reasons = json.loads(property_value(verdict, "reasons", "[]"))
         return DataRejected(
-            f"span {label} was rejected: " + _count(len(reasons), "anomaly", "anomalies"),
+            f"span {label} was rejected: {_count(len(reasons), 'reason', 'reasons')}",
             "\n".join(_reason_line(reason) for reason in reasons),
             "deliver the span again, or change the schema if the data is right; the live version is untouched",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import shutil
@@ -11,6 +13,8 @@ from pathlib import Path
 import filelock
 import pytest
 
+# Python 3.13 crashes in its last garbage collection after TensorFlow Transform ran in the process.
+atexit.register(gc.freeze)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 

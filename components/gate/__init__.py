@@ -1,0 +1,1 @@
+"""Gate: turns a verdict that may be missing into a condition that always has an answer."""
