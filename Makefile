@@ -24,7 +24,7 @@ test: lint ## Lint, types and all tests but the slow ones: what CI runs
 
 test-fast: setup ## Lint and the tests that need no TensorFlow, in seconds
 	.venv/bin/ruff check .
-	$(PYTEST) -m "not tensorflow and not slow"
+	$(PYTEST) $(PARALLEL) -m "not tensorflow and not slow"
 
 test-all: lint ## Everything, the long scenarios too; before an issue is called resolved, on both stacks
 	$(PYTEST) $(PARALLEL)
