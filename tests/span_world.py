@@ -32,12 +32,25 @@ def ingest(
     """Runs SpanExampleGen's executor and returns its Examples."""
     from tfx.types import standard_artifacts
 
+    examples = artifact(standard_artifacts.Examples, out)
+    run_example_gen(str(folder), files, examples, settings, format, column_types)
+    return examples
+
+
+def run_example_gen(
+    input_base: str,
+    files: list[str],
+    examples: Any,
+    settings: Mapping[str, Any],
+    format: str,
+    column_types: Mapping[str, str] | None,
+) -> None:
+    """Runs SpanExampleGen's executor on files of any file system, into an Examples."""
     from evergreen.components.span_example_gen.executor import Executor
 
-    examples = artifact(standard_artifacts.Examples, out)
-    context = Executor.Context(beam_pipeline_args=BEAM_ARGS, tmp_dir=str(out), unique_id="1")
+    context = Executor.Context(beam_pipeline_args=BEAM_ARGS, tmp_dir="", unique_id="1")
     parameters = {
-        "input_base": str(folder),
+        "input_base": input_base,
         "files": json.dumps(files),
         "format": format,
         "span": 7,
@@ -47,7 +60,6 @@ def ingest(
         "column_types": json.dumps(column_types) if column_types else "",
     }
     Executor(context).Do({}, {"examples": [examples]}, parameters)
-    return examples
 
 
 def compute_statistics(examples: Any, out: Path, schema: Any = None) -> Any:

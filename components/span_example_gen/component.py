@@ -37,6 +37,8 @@ class SpanExampleGen(base_beam_component.BaseBeamComponent):
     The splits are uncompressed TFRecord files, `Split-<name>/data_tfrecord-00000-of-00001`; the same files give the
     same bytes. `exam` is the span's tail by `data.time`, see `splits`; what becomes of a column's type, see `columns`.
 
+    A span that cannot be read gives splits without rows, and the property `unreadable` says why: gate 1 rejects it.
+
     The output's custom properties: `digest`, `rows`, `rows_train`, `rows_validation`, `rows_exam`, and `exam_from`, the
     time from which on rows are in the exam (empty where it is not cut by time).
     """

@@ -129,4 +129,4 @@ def _refusal(path: str, delimiter: str, error: Exception) -> Exception:
 
 
 def _damaged(path: str, error: Exception) -> Exception:
-    return files.rejected(path, "cannot be read as CSV", files.one_line(error))
+    return files.damaged(path, "cannot be read as CSV", error)

@@ -117,12 +117,16 @@ def _collect(job: pieces.Job) -> list[convert.Outcome]:
 
 def _fill_empty_splits(job: pieces.Job, rows: dict[str, int]) -> None:
     """Gives a split without rows an empty TFRecord file: stock components refuse a pattern that matches nothing."""
-    from tfx.dsl.io import fileio
-
     for split, count in rows.items():
         if not count:
-            with fileio.open(convert.shard_path(job, split, 0), "wb") as file:
-                file.write(b"")  # without a write TensorFlow makes no file
+            _write_empty(convert.shard_path(job, split, 0))
+
+
+def _write_empty(path: str) -> None:
+    from tfx.dsl.io import fileio
+
+    with fileio.open(path, "wb") as file:
+        file.write(b"")  # without a write TensorFlow makes no file
 
 
 def _leave_empty(examples: types.Artifact, exec_properties: dict[str, Any], refusal: DataRejected) -> None:
@@ -134,8 +138,7 @@ def _leave_empty(examples: types.Artifact, exec_properties: dict[str, Any], refu
         fileio.rmtree(f"{uri}/{name}")
     for split in SPLITS:
         fileio.makedirs(f"{uri}/Split-{split}")
-        with fileio.open(f"{uri}/Split-{split}/data_tfrecord-00000-of-00001", "wb"):
-            pass
+        _write_empty(f"{uri}/Split-{split}/data_tfrecord-00000-of-00001")
     _describe(examples, exec_properties, dict.fromkeys(SPLITS, 0), "")
     examples.set_string_custom_property("unreadable", ": ".join(filter(None, (refusal.headline, refusal.reason))))
 

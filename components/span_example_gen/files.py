@@ -23,18 +23,44 @@ def open_arrow(path: str) -> Any:
     """Opens a file for pyarrow; random access, as Parquet needs.
 
     Raises:
-      SpanError: there is no such file.
+      SpanError: there is no such file, or it cannot be opened.
     """
     try:
         if is_local(path):
             return pa.OSFile(path)
         from tfx.dsl.io import fileio
 
-        return pa.PythonFile(fileio.open(path, "rb"), mode="r")
+        if not fileio.exists(path):
+            raise FileNotFoundError(path)
+        return pa.PythonFile(_RemoteFile(fileio.open(path, "rb")), mode="r")
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise SpanError(
-            "a file of the span is gone", f"{path}: {error}", "run again when the span is complete"
-        ) from error
+        reason = f"{path}: {error}"
+        raise SpanError("a file of the span is gone", reason, "run again when the span is complete") from error
+    except OSError as error:
+        raise SpanError("a file of the span cannot be opened", f"{path}: {error}", "run again when it can") from error
+
+
+class _RemoteFile(io.RawIOBase):
+    """Gives a file of TFX's file systems what Python's files have and pyarrow asks for."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def size(path: str) -> int:
@@ -65,6 +91,20 @@ def open_stream(path: str) -> Any:
 def open_text(path: str) -> TextIO:
     """Opens a text file for Python's csv module; a byte that is no UTF-8 becomes a replacement character."""
     return io.TextIOWrapper(open_stream(path), encoding="utf-8-sig", errors="replace", newline="")
+
+
+def damaged(path: str, what: str, error: Exception) -> Exception:
+    """Returns the refusal of a file that its reader cannot make sense of.
+
+    Args:
+      path: the file.
+      what: the headline's end, after the file's name.
+      error: what the reader raised. An error of the operating system says nothing about the file (the disk, the
+        network) and is returned as it is, so that the span is not rejected for it.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error
+    return rejected(path, what, one_line(error))
 
 
 def rejected(path: str, what: str, reason: str, next_step: str = NEXT_STEP) -> DataRejected:

@@ -95,4 +95,4 @@ def _open(path: str) -> pq.ParquetFile:
 
 
 def _damaged(path: str, error: Exception) -> Exception:
-    return files.rejected(path, "is not a whole Parquet file", files.one_line(error))
+    return files.damaged(path, "is not a whole Parquet file", error)

@@ -154,6 +154,41 @@ def test_pieces_are_divided_among_workers_and_rows_stay_in_order(
         assert span_world.records(examples, split) == span_world.records(ingested, split)
 
 
+@pytest.mark.slow
+def test_worker_processes_give_the_same_rows_as_one(
+    ingested: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evergreen.components.span_example_gen import pieces
+
+    monkeypatch.setattr(pieces.divide, "__defaults__", (1,))
+    workers = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    monkeypatch.setattr(span_world, "BEAM_ARGS", [*span_world.BEAM_ARGS, *workers])
+    name = write(tmp_path, "parquet", row_group_size=100)
+    examples = span_world.ingest(tmp_path, [name], tmp_path / "out", SETTINGS)
+    for split in SPLITS:
+        assert span_world.records(examples, split) == span_world.records(ingested, split)
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_files_of_another_file_system_are_read_and_written(ingested: Any, tmp_path: Path, format: str) -> None:
+    import tensorflow as tf
+    from tfx.types import standard_artifacts
+
+    source, out = f"ram://{format}-source", f"ram://{format}-out"
+    name = write(tmp_path, format)
+    tf.io.gfile.makedirs(source)
+    tf.io.gfile.copy(str(tmp_path / name), f"{source}/{name}")
+    examples = standard_artifacts.Examples()
+    examples.uri = out
+    span_world.run_example_gen(source, [name], examples, SETTINGS, format, TYPES)
+    for split in SPLITS:
+        paths = tf.io.gfile.glob(f"{out}/Split-{split}/*")
+        found = list(tf.data.TFRecordDataset(paths).as_numpy_iterator())
+        assert found == span_world.records(ingested, split)
+    with pytest.raises(SpanError, match="a file of the span is gone"):
+        span_world.run_example_gen(source, [f"no.{format}"], examples, SETTINGS, format, TYPES)
+
+
 def test_exam_span_leaves_files_for_the_empty_splits(tmp_path: Path) -> None:
     settings = {**SETTINGS, "exam": "span"}
     examples = span_world.ingest(tmp_path, [write(tmp_path, "parquet")], tmp_path / "out", settings)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.components.errors import DataRejected, SpanError
-from evergreen.components.span_example_gen import parquet_source, pieces
+from evergreen.components.span_example_gen import files, parquet_source, pieces
 from evergreen.components.span_example_gen.batches import FileSurvey, Part
 from evergreen.components.span_example_gen.pieces import Piece
 from evergreen.components.span_example_gen.settings import Settings
@@ -104,6 +104,13 @@ def test_parquet_that_is_empty_truncated_damaged_or_gone(parquet: Path, tmp_path
         list(parquet_source.read(Part(str(broken), 0, 1), kinds))
     with pytest.raises(SpanError, match="a file of the span is gone"):
         parquet_source.survey(str(tmp_path / "c.parquet"), [])
+
+
+def test_an_error_of_the_disk_says_nothing_about_the_file() -> None:
+    failing = OSError(5, "Input/output error")
+    assert files.damaged("a.parquet", "is not a whole Parquet file", failing) is failing
+    error = files.damaged("a.parquet", "is not a whole Parquet file", OSError("Couldn't deserialize thrift"))
+    assert isinstance(error, DataRejected)
 
 
 def test_each_format_is_looked_at_by_its_reader(parquet: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import span_world
 
-from evergreen.components.errors import DataRejected
+from evergreen.components.errors import SpanError
 
 pytestmark = pytest.mark.tensorflow
 
@@ -94,6 +94,15 @@ class Project:
         return self.store.get_artifacts_by_type(type_name)
 
 
+def verdicts(project: Project) -> list[tuple[str, str]]:
+    """Each span version's verdict and its first reason."""
+    found = []
+    for anomalies in project.artifacts("ExampleAnomalies"):
+        reasons = json.loads(anomalies.custom_properties["reasons"].string_value)
+        found.append((anomalies.custom_properties["verdict"].string_value, reasons[0]["reason"] if reasons else ""))
+    return found
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
@@ -123,23 +132,33 @@ def test_the_pipeline_decides_once_and_the_fingerprint_is_part_of_the_cache_key(
     assert all(found[-1].last_known_state != cached for found in changed.values())
 
 
-def test_a_refused_file_reaches_the_caller_and_leaves_no_half_output(project: Project) -> None:
+def test_a_file_damaged_in_its_middle_gives_a_verdict_and_no_half_output(project: Project) -> None:
+    table = pa.table({"n": range(400), "s": ["a"] * 400})
+    path = project.folder / "b.parquet"
+    pq.write_table(table, path, row_group_size=100, compression="none")
+    whole = path.read_bytes()
+    last_group = pq.ParquetFile(path).metadata.row_group(3).column(0).data_page_offset
+    path.write_bytes(whole[:last_group] + bytes(50) + whole[last_group + 50 :])
+    project.run(file="b.parquet")
+    assert verdicts(project) == [("rejected", "UNREADABLE")]
+    written = [path for path in (project.folder / "artifacts/SpanExampleGen").rglob("*") if path.is_file()]
+    assert [path.parent.name for path in sorted(written)] == ["Split-exam", "Split-train", "Split-validation"]
+    assert not any(path.stat().st_size for path in written)
+
+    project.run(file="a.parquet")
+    assert verdicts(project) == [("rejected", "UNREADABLE"), ("accepted", "")]
+
+
+def test_a_file_that_is_gone_stops_the_run_and_leaves_nothing(project: Project) -> None:
     from ml_metadata.proto import metadata_store_pb2
 
-    table = pa.table({"n": range(400), "s": ["a"] * 400})
-    pq.write_table(table, project.folder / "b.parquet", row_group_size=100, compression="none")
-    whole = (project.folder / "b.parquet").read_bytes()
-    last_group = pq.ParquetFile(project.folder / "b.parquet").metadata.row_group(3).column(0).data_page_offset
-    (project.folder / "b.parquet").write_bytes(whole[:last_group] + bytes(50) + whole[last_group + 50 :])
-    with pytest.raises(DataRejected, match=r"b.parquet is not a whole Parquet file"):
-        project.run(file="b.parquet")
-    (failed,) = project.store.get_executions_by_type("evergreen.components.span_example_gen.component.SpanExampleGen")
+    with pytest.raises(SpanError, match="a file of the span is gone"):
+        project.run(file="c.parquet")
+    kind = "evergreen.components.span_example_gen.component.SpanExampleGen"
+    (failed,) = project.store.get_executions_by_type(kind)
     assert failed.last_known_state == metadata_store_pb2.Execution.FAILED
-    assert not [path for path in (project.folder / "artifacts" / "SpanExampleGen").rglob("*") if path.is_file()]
+    assert not [path for path in (project.folder / "artifacts/SpanExampleGen").rglob("*") if path.is_file()]
     assert [a for a in project.artifacts("Examples") if a.state == metadata_store_pb2.Artifact.LIVE] == []
-
-    project.run()
-    assert project.artifacts("ExampleAnomalies")[-1].custom_properties["verdict"].string_value == "accepted"
 
 
 def test_a_rejected_span_is_a_complete_run(project: Project) -> None:
