@@ -113,20 +113,25 @@ class _Loop:
             while outcome.steps < point:
                 per_execution = self.execute(iterator, min(per_execution, point - outcome.steps))
             self.measure(watch, last=outcome.steps == steps)
-        if watch is not None:
-            outcome.best_step = watch.restore()
-        else:
-            outcome.best_step = outcome.steps
+        self.finalize()
+        outcome.best_step = outcome.steps if watch is None else watch.restore()
         return outcome
 
     def build(self) -> None:
         """Makes the variables of optimizer and metrics: a trace of the training step that makes any is done twice."""
         with self.strategy.scope():
-            self.model.optimizer.build(self.model.trainable_variables)
+            if hasattr(self.model.optimizer, "build"):  # tf_keras.optimizers.legacy has no such method
+                self.model.optimizer.build(self.model.trainable_variables)
         rows = self.validation if self.validation.rows else self.training
         batches, _ = rows.evaluation(self.settings.global_batch_size)
         self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(1))
         self.model.reset_metrics()
+
+    def finalize(self) -> None:
+        """Lets the optimizer end: with `use_ema` it gives the model its averaged weights, as `fit` would."""
+        if hasattr(self.model.optimizer, "finalize_variable_values"):
+            with self.strategy.scope():
+                self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def execute(self, iterator: Any, count: int) -> int:
         """Runs some steps in one graph call.
@@ -176,7 +181,7 @@ class _Loop:
         before = (
             "" if self.finite_loss is None else f"; at step {self.finite_loss[0]} the loss was {self.finite_loss[1]:g}"
         )
-        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+        rate = _learning_rate(self.model.optimizer)
         reason = f"{what} is {value} by step {self.outcome.steps}{before}; the learning rate is {rate:g}"
         broken = non_finite(self.training.columns or {})
         if broken:
@@ -255,6 +260,14 @@ def _step_functions(model: Any, strategy: tf.distribute.Strategy) -> tuple[Any, 
 
 def _results(model: Any) -> dict[str, float]:
     return {name: float(np.mean(value)) for name, value in model.get_metrics_result().items()}
+
+
+def _learning_rate(optimizer: Any) -> float:
+    """Returns the learning rate at the present step; NaN where the optimizer does not say."""
+    rate = getattr(optimizer, "learning_rate", math.nan)
+    if callable(rate) and not isinstance(rate, (tf.Variable, tf.Tensor)):
+        rate = rate(optimizer.iterations)
+    return float(np.asarray(rate))
 
 
 def _finite(variable: Any) -> bool:

@@ -220,6 +220,48 @@ def test_a_model_that_cannot_be_trained_is_said_in_a_line(world, tmp_path):
         train(world, tmp_path, {"model": "hopeless_model:stuck"}, project_dir=str(project))
 
 
+@pytest.mark.parametrize("optimizer", ["tf_keras.optimizers.legacy.SGD(schedule)", "tf_keras.optimizers.SGD(schedule)"])
+def test_a_models_own_train_step_and_any_optimizer_are_used(world, tmp_path, optimizer):
+    project = trainer_world.write_project(
+        tmp_path / "project",
+        own_model=f"""
+            import tensorflow as tf
+            import tf_keras
+
+            class Own(tf_keras.Model):
+                def train_step(self, data):
+                    self.weights[-1].assign_add([1.0])
+                    return {{"loss": tf.where(self.weights[-1][0] > 5.5, float("nan"), 1.0)}}
+
+            def build_model(transform_output, hyperparameters):
+                size = tf_keras.Input((1,), name="size")
+                model = Own({{"size": size}}, tf_keras.layers.Dense(1)(size))
+                schedule = tf_keras.optimizers.schedules.ExponentialDecay(0.25, 100, 0.5)
+                model.compile({optimizer}, "mse")
+                return model
+        """,
+    )
+    settings = {"model": "own_model:build_model", "steps": 5}
+    _, request = train(world, tmp_path, settings, project_dir=str(project))
+    assert weights(request)["dense/bias"].tolist() == [5.0]
+    with pytest.raises(ModelRejected, match=r"the loss is nan by step \d;.* the learning rate is 0.25"):
+        train(world, tmp_path, {**settings, "steps": 9}, project_dir=str(project))
+
+
+def test_averaged_weights_are_what_the_model_ends_with(world, tmp_path):
+    text = trainer_world.MODEL.replace(
+        '"adam"))', '"adam"))\n    optimizer.use_ema, optimizer.ema_momentum = True, 0.5'
+    )
+    project = trainer_world.write_project(tmp_path / "project", averaged_model=text)
+    settings = {**trainer_world.SAME_SUMS, "steps": 1}
+    _, averaged = train(
+        world, tmp_path / "1", {**settings, "model": "averaged_model:build_model"}, project_dir=str(project)
+    )
+    _, plain = train(world, tmp_path / "2", settings)
+    expected = weights(plain)["dense_1/bias"] / 2  # the mean of the bias after the step and of where it starts, 0
+    np.testing.assert_allclose(weights(averaged)["dense_1/bias"], expected, rtol=1e-5)
+
+
 def test_what_a_killed_attempt_left_is_cleared(world, tmp_path):
     left = tmp_path / "model" / "Format-Serving" / "half"
     left.mkdir(parents=True)
