@@ -34,14 +34,14 @@ def command(config_file: str | None, overrides: tuple[str, ...], asked: str | No
     config.lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(config.lock_path))
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise LockHeld(
             "another run holds this workspace",
             f"the lock {config.lock_path} is held by a live process",
             "wait for it (evergreen status shows it), then run again",
         ) from None
-    with lock:
+    with held:
         _run(config, asked, as_json)
 
 
