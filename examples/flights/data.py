@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -233,7 +234,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder of the spans")
     parser.add_argument("--months", type=parse_months, default=parse_months("1-12"), help="such as 4, 1-4 or 1,3,6-8")
     parser.add_argument("--format", choices=sorted(FORMATS), default="parquet")
-    parser.add_argument("--flip-labels", type=float, default=0.0, metavar="SHARE", help="turn this share of labels round")
+    parser.add_argument(
+        "--flip-labels", type=float, default=0.0, metavar="SHARE", help="turn this share of labels round"
+    )
     parser.add_argument("--seed", type=int, default=0, help="chooses the labels to turn round")
     options = parser.parse_args(arguments)
     if not 0 <= options.flip_labels <= 1:

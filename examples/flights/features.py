@@ -1,11 +1,11 @@
-"""From a flight as the airline schedules it to the numbers that the model reads: TFX Transform's preprocessing function.
+"""From a flight as the airline schedules it to the numbers that the model reads: TFX Transform's `preprocessing_fn`.
 
 Any raw feature may be missing, in training as in a request: an unknown category and a missing one share the row behind
-the vocabulary, a missing number becomes the mean, and an indicator says so. Only operations that TensorFlow Lite has
-are used, and few analyzers: all numbers go through one, and the calendar needs none.
+the vocabulary, a missing number becomes the mean, and an indicator says so. Analyzers are few, because each costs
+Transform seconds: all numbers go through one, the calendar needs none, and a route tells its two airports.
 
-Temperature and dew point are left out on purpose. Over three months they follow the season, and a model that learns the
-season from one spring is wrong about the summer (docs in README.md, with the numbers).
+Temperature and dew point are left out on purpose: over three months they follow the calendar, and a model that learns
+the calendar from one winter is wrong about the spring. README.md has the numbers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 LABEL = "late"
-# Each becomes a vocabulary of its own name, which the layer `<name>_embedding` of model.py reads. A token seen less
-# often in the window than stands here is unknown: a plane's embedding would learn nothing from a handful of flights.
-VOCABULARIES = {
-    "carrier": 20,
-    "origin": 20,
-    "dest": 20,
-    "route": 20,
-    "manufacturer": 20,
-    "plane_model": 20,
-    "tailnum": 10,
-}
+# Each becomes a vocabulary of its own name, which the layer `<name>_embedding` of model.py reads. A token that the
+# window has less often than this is unknown: nothing can be learnt about a plane from a handful of flights.
+VOCABULARIES = {"carrier": 20, "route": 20, "plane_model": 20, "tailnum": 10}
 # Categories that are numbers already, with their sizes; the row behind the last is for what is missing or out of range.
 CALENDAR = {"weekday": 7, "hour": 24}
 CLIP = 4.0  # standard deviations: one storm must not drown the rest
@@ -46,10 +38,10 @@ def _index(value: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _z_scores(columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Scales float columns [batch, 1] by the window's mean and deviation, with one analyzer; NaN becomes 0, the mean."""
+    """Scales float columns [batch, 1] by the window's mean and deviation with one analyzer; NaN becomes 0, the mean."""
     scaled = tft.scale_to_z_score(tf.concat(list(columns.values()), axis=1), elementwise=True)
     scaled = tf.where(tf.math.is_nan(scaled), tf.zeros_like(scaled), tf.clip_by_value(scaled, -CLIP, CLIP))
-    return dict(zip(columns, tf.split(scaled, len(columns), axis=1)))
+    return dict(zip(columns, tf.split(scaled, len(columns), axis=1), strict=True))
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor | tf.SparseTensor]) -> dict[str, tf.Tensor]:

@@ -13,18 +13,8 @@ import tensorflow_transform as tft
 import tf_keras
 from features import CALENDAR, LABEL, VOCABULARIES
 
-# Width of each embedding.
-WIDTHS = {
-    "carrier": 16,
-    "origin": 4,
-    "dest": 16,
-    "route": 32,
-    "manufacturer": 8,
-    "plane_model": 16,
-    "tailnum": 64,
-    "weekday": 8,
-    "hour": 16,
-}
+WIDTHS = {"carrier": 16, "route": 32, "plane_model": 16, "tailnum": 96, "weekday": 8, "hour": 16}  # of the embeddings
+DEFAULTS = {"units": [512, 256], "dropout": 0.4, "l2": 0.008, "learning_rate": 0.002, "decay_steps": 600}
 
 
 def build_model(transform_output: tft.TFTransformOutput, hyperparameters: dict[str, Any]) -> tf_keras.Model:
@@ -33,12 +23,14 @@ def build_model(transform_output: tft.TFTransformOutput, hyperparameters: dict[s
     Args:
       transform_output: the window's transform graph: its features and the sizes of its vocabularies.
       hyperparameters: `units` (list of layer widths), `dropout` (share of the units), `l2` (weight decay of the dense
-        layers), `learning_rate` (at the start) and `decay_steps` (over which it falls to nothing).
+        layers), `learning_rate` (at the start) and `decay_steps` (over which it falls to nothing); what is absent is
+        as in `DEFAULTS`.
 
     Returns:
       A model with an input [batch, 1] for each transformed feature, named as the feature, and one output [batch, 1]:
       the probability that the flight arrives late.
     """
+    settings = DEFAULTS | hyperparameters
     sizes = {name: transform_output.vocabulary_size_by_name(name) + 1 for name in VOCABULARIES}  # and the unknown
     sizes |= {name: size + 1 for name, size in CALENDAR.items()}
     inputs, parts = {}, []
@@ -53,19 +45,15 @@ def build_model(transform_output: tft.TFTransformOutput, hyperparameters: dict[s
         table = tf_keras.layers.Embedding(sizes[name], WIDTHS[name], name=f"{name}_embedding")
         parts.append(tf_keras.layers.Flatten()(table(inputs[name])))
 
-    decay = tf_keras.regularizers.L2(hyperparameters.get("l2", 0.006))
+    decay = tf_keras.regularizers.L2(settings["l2"])
     hidden = tf_keras.layers.Concatenate()(parts)
-    for number, units in enumerate(hyperparameters.get("units", [512, 256])):
-        hidden = tf_keras.layers.Dense(
-            units, activation="relu", kernel_regularizer=decay, name=f"hidden_{number}"
-        )(hidden)
-        hidden = tf_keras.layers.Dropout(hyperparameters.get("dropout", 0.4))(hidden)
+    for units in settings["units"]:
+        hidden = tf_keras.layers.Dense(units, activation="relu", kernel_regularizer=decay)(hidden)
+        hidden = tf_keras.layers.Dropout(settings["dropout"])(hidden)
     probability = tf_keras.layers.Dense(1, activation="sigmoid", kernel_regularizer=decay, name="late")(hidden)
 
     model = tf_keras.Model(inputs, probability)
-    rate = tf_keras.optimizers.schedules.CosineDecay(
-        hyperparameters.get("learning_rate", 1e-3), hyperparameters.get("decay_steps", 1200), alpha=0.02
-    )
+    rate = tf_keras.optimizers.schedules.CosineDecay(settings["learning_rate"], settings["decay_steps"], alpha=0.02)
     model.compile(
         optimizer=tf_keras.optimizers.Adam(rate),
         loss=tf_keras.losses.BinaryCrossentropy(),
