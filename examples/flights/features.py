@@ -61,23 +61,26 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor | tf.SparseTensor]) -> dict[str
         )
 
     def number(name: str) -> tf.Tensor:
-        return tf.cast(_dense(inputs[name], math.nan), tf.float32)
+        if inputs[name].dtype == tf.float32:
+            return _dense(inputs[name], math.nan)
+        whole = _dense(inputs[name], -1)  # none of the whole numbers here is ever negative
+        return tf.where(whole < 0, math.nan, tf.cast(whole, tf.float32))
 
-    departure = _dense(inputs["departure_minute"], -1)
     outputs["weekday"] = _index(_dense(inputs["weekday"], -1), CALENDAR["weekday"])
-    outputs["hour"] = _index(tf.cast(tf.floor(tf.cast(departure, tf.float32) / 60.0), tf.int64), CALENDAR["hour"])
+    hour = tf.floor(tf.cast(_dense(inputs["departure_minute"], -1), tf.float32) / 60.0)
+    outputs["hour"] = _index(tf.cast(hour, tf.int64), CALENDAR["hour"])
 
     for name, source in (("weather_missing", "humid"), ("pressure_missing", "pressure"), ("plane_missing", "seats")):
         outputs[name] = tf.cast(tf.math.is_nan(number(source)), tf.float32)
 
-    minute = tf.cast(departure, tf.float32)
+    minute = number("departure_minute")
     direction, speed = number("wind_dir") * (math.pi / 180.0), number("wind_speed")
     gust = number("wind_gust")
     columns = {
         "departure_minute": minute,
-        "arrival_minute": tf.cast(_dense(inputs["arrival_minute"], 0), tf.float32),
-        "scheduled_minutes": tf.cast(_dense(inputs["scheduled_minutes"], 0), tf.float32),
-        "distance": tf.cast(_dense(inputs["distance"], 0), tf.float32),
+        "arrival_minute": number("arrival_minute"),
+        "scheduled_minutes": number("scheduled_minutes"),
+        "distance": number("distance"),
         "plane_age": number("plane_age"),
         "seats": number("seats"),
         "humid": number("humid"),

@@ -47,8 +47,10 @@ def build_model(transform_output: tft.TFTransformOutput, hyperparameters: dict[s
 
     decay = tf_keras.regularizers.L2(settings["l2"])
     hidden = tf_keras.layers.Concatenate()(parts)
-    for units in settings["units"]:
-        hidden = tf_keras.layers.Dense(units, activation="relu", kernel_regularizer=decay)(hidden)
+    for number, units in enumerate(settings["units"]):
+        # A name of its own for each layer: a warm start finds the champion's weights by it.
+        dense = tf_keras.layers.Dense(units, activation="relu", kernel_regularizer=decay, name=f"hidden_{number}")
+        hidden = dense(hidden)
         hidden = tf_keras.layers.Dropout(settings["dropout"])(hidden)
     probability = tf_keras.layers.Dense(1, activation="sigmoid", kernel_regularizer=decay, name="late")(hidden)
 
