@@ -111,7 +111,8 @@ def training_error(spec: str, error: Exception) -> ConfigError:
 
 def _gist(error: Exception) -> str:
     """Picks the line that says what is wrong: TensorFlow puts it behind the tracebacks that its messages begin with."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "[[{{node" not in line]
+    text = str(error).partition("Call arguments received by")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "[[{{node" not in line]
     if not lines:
         return type(error).__name__
     if lines[0].startswith(("in user code", "Exception encountered")):

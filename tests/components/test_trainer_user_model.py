@@ -95,6 +95,16 @@ def test_an_exception_names_its_line(graph, tmp_path):
         user_model.build(function, "raising_model:f", graph, {})
 
 
+def test_a_layer_that_refuses_its_input_is_quoted_without_the_input(graph):
+    def build_model(transform_output, hyperparameters):
+        inputs = [tf_keras.Input((1,)), tf_keras.Input((1,), dtype="int64")]
+        return layers.Concatenate()(inputs)
+
+    with pytest.raises(ConfigError, match="TypeError: .*have types .*that don't all match") as error:
+        user_model.build(build_model, SPEC, graph, {})
+    assert len(error.value.reason) < 200
+
+
 def test_an_input_that_is_no_feature_lists_the_features(graph):
     with pytest.raises(ConfigError, match=r"input 'weight'(.|\n)*it gives cheat, colour, count, name, shop, size"):
         user_model.features_of(model_of("size", "weight"), graph, "late", SPEC)
