@@ -23,9 +23,9 @@ def schema() -> schema_pb2.Schema:
 
 def rows(month: int) -> pd.DataFrame:
     """A month as a span's tf.Examples hold it: times in seconds since 1970."""
-    frame = data.load_month(month).to_pandas()
-    frame["time_hour"] = frame["time_hour"].astype("int64") // 10**9
-    return frame
+    table = data.load_month(month)
+    seconds = table["time_hour"].cast(pa.timestamp("s", tz="UTC")).cast(pa.int64())
+    return table.set_column(0, "time_hour", seconds).to_pandas()
 
 
 def anomalies(frame: pd.DataFrame, schema: schema_pb2.Schema, before: pd.DataFrame | None = None) -> dict[str, str]:
