@@ -185,7 +185,7 @@ class _Execution:
             from evergreen.pipeline.create import create_pipeline
             from evergreen.pipeline.launch import Launch
 
-            fast_beam.remember_signatures()
+            fast_beam.install()
             launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id)
             return launch, launch.node_ids
 
