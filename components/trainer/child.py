@@ -3,7 +3,7 @@
     python -m evergreen.components.trainer.child REQUEST RESULT PARENT
 
 The child reads a request, trains, and writes the report or the refusal. Its progress comes over its standard output,
-one JSON line each; its log goes to standard error, which it shares with the parent. It dies with its parent.
+one marked line each; its log goes to standard error, which it shares with the parent. It dies with its parent.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from evergreen.components.errors import EvergreenError
 from evergreen.components.trainer.request import Request
 
 _PR_SET_PDEATHSIG = 1
+_MARK = "evergreen-progress "
 
 
 def train(request: Request) -> dict[str, Any]:
@@ -69,12 +70,10 @@ def train(request: Request) -> dict[str, Any]:
 
 def _relay(line: str) -> None:
     """Passes a line of the child on: progress to the listener, anything else to standard output."""
-    try:
-        fraction, text = json.loads(line)
-    except ValueError:
-        sys.stdout.write(line)
+    if line.startswith(_MARK):
+        progress.report(*json.loads(line.removeprefix(_MARK)))
     else:
-        progress.report(fraction, text)
+        sys.stdout.write(line)
 
 
 def main(request_file: str, result_file: str, parent: str) -> None:
@@ -93,7 +92,7 @@ def main(request_file: str, result_file: str, parent: str) -> None:
 
     with open(request_file, encoding="utf-8") as file:
         request = Request.from_json(file.read())
-    progress.set_listener(lambda fraction, text: print(json.dumps([fraction, text]), flush=True))
+    progress.set_listener(lambda fraction, text: print(_MARK + json.dumps([fraction, text]), flush=True))
     result: dict[str, Any]
     try:
         devices.configure(request.settings)

@@ -23,7 +23,7 @@ EVALUATION_BATCH = 4096
 SHUFFLE_BUFFER = 65536
 _READERS = 2
 _PREFETCH = 4
-# The rows are held twice while the batches of a feature are joined; the rest is for the model and its gradients.
+# The rows are held twice while the batches are joined; the rest is for the model and its gradients.
 _SHARE_OF_MEMORY = 1 / 4
 
 
@@ -36,7 +36,7 @@ class Dataset:
       rows_by_part: (span, split) to how many rows it gave.
       cached_bytes: memory that the rows take; 0 where they are read from the files each time.
       batches: makes a tf.data.Dataset of (features, label) for a batch size; see `training` and `evaluation`.
-      columns: the rows in memory by feature; None where they are read from the files.
+      columns: the numbers in memory by feature; None where rows are read from the files.
     """
 
     rows: int
@@ -74,10 +74,11 @@ def open_rows(
     loaded = _load(parts, graph, names, budget)
     if loaded is None:
         return _streamed(parts, graph, names)
-    columns, counts = loaded
-    size = sum(column.nbytes for column in columns.values())
+    tensors, counts, size = loaded
     rows = sum(counts.values())
-    return Dataset(rows, counts, size, _cached_batches(columns, label, rows), columns)
+    # Views of the tensors: a copy would double the memory.
+    columns = {name: np.asarray(tensor) for name, tensor in tensors.items() if tensor.dtype != tf.string}
+    return Dataset(rows, counts, size, _cached_batches(tensors, label, rows), columns)
 
 
 def memory_budget() -> int:
@@ -101,11 +102,15 @@ def _records(file: tf.Tensor) -> tf.data.Dataset:
 
 def _load(
     parts: Sequence[Part], graph: TransformGraph, names: list[str], budget: int
-) -> tuple[dict[str, np.ndarray], dict[tuple[int, str], int]] | None:
-    """Reads, parses and transforms every row; None as soon as they exceed the budget."""
+) -> tuple[dict[str, tf.Tensor], dict[tuple[int, str], int], int] | None:
+    """Reads, parses and transforms every row; None as soon as they exceed the budget.
+
+    Returns:
+      The rows by feature, how many each part gave, and their bytes.
+    """
     files = [(file, number) for number, part in enumerate(parts) for file in part.files]
     if not files:
-        return {}, {}
+        return {}, {}, 0
     paths, numbers = [file for file, _ in files], [number for _, number in files]
 
     @tf.autograph.experimental.do_not_convert
@@ -136,11 +141,11 @@ def _load(
         counts[int(number)] += len(batch[names[0]])
         if size > budget:
             return None
-    columns = {name: np.concatenate(chunks.pop(name)) for name in names} if sum(counts) else {}
+    columns = {name: tf.constant(np.concatenate(chunks.pop(name))) for name in names} if sum(counts) else {}
     by_part: dict[tuple[int, str], int] = {}
     for part, count in zip(parts, counts, strict=True):
         by_part[part.span, part.split] = by_part.get((part.span, part.split), 0) + count
-    return columns, by_part
+    return columns, by_part, size
 
 
 def _memory(array: np.ndarray) -> int:
@@ -151,10 +156,8 @@ def _memory(array: np.ndarray) -> int:
 
 
 def _cached_batches(
-    columns: dict[str, np.ndarray], label: str, rows: int
+    tensors: dict[str, tf.Tensor], label: str, rows: int
 ) -> Callable[[int, int | None], tf.data.Dataset]:
-    tensors = {name: tf.constant(column) for name, column in columns.items()}
-
     @tf.autograph.experimental.do_not_convert
     def gather(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         batch = {name: tf.gather(tensor, index) for name, tensor in tensors.items()}

@@ -21,7 +21,7 @@ from evergreen.components.trainer import (
 )
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
-from evergreen.components.trainer.request import Request, training_parts, validation_parts
+from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -117,13 +117,18 @@ def _one_row(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) -> tuple[Any, Any]:
-    names = list(features)
-    validation = input_path.open_rows(
-        validation_parts(request.examples), graph, names, request.label, request.cache_bytes
-    )
-    training = input_path.open_rows(
-        training_parts(request.examples, request.newest_span), graph, names, request.label, request.cache_bytes
-    )
+    def read(parts: list[Part]) -> input_path.Dataset:
+        return input_path.open_rows(parts, graph, features, request.label, request.cache_bytes)
+
+    try:
+        validation = read(validation_parts(request.examples))
+        training = read(training_parts(request.examples, request.newest_span))
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        raise DataRejected(
+            "the rows of the window cannot be read",
+            user_model.gist(error),
+            "Run again; where it stays, the artifact is damaged: `evergreen doctor`.",
+        ) from error
     if not training.rows:
         spans = ", ".join(str(examples.span) for examples in request.examples)
         raise DataRejected(

@@ -88,7 +88,7 @@ def user_error(spec: str, error: Exception) -> ConfigError:
     frames = [(frame.filename, str(frame.lineno)) for frame in traceback.extract_tb(error.__traceback__)]
     frames += _FRAME.findall(str(error))
     own = [f" ({path}, line {line})" for path, line in frames if Path(path).name == file]
-    reason = f"{_gist(error)}{own[-1] if own else ''}"
+    reason = f"{gist(error)}{own[-1] if own else ''}"
     return ConfigError(f"{spec} fails", reason, "Correct the function; `--debug` shows the whole traceback.")
 
 
@@ -103,14 +103,21 @@ def training_error(spec: str, error: Exception) -> ConfigError:
       The error to raise in its place.
     """
     node = re.search(r"Detected at node (\S+)", str(error))
-    reason = f"{_gist(error)}{f' (at {node[1]})' if node else ''}"
+    reason = f"{gist(error)}{f' (at {node[1]})' if node else ''}"
     return ConfigError(
         f"the model of {spec} cannot be trained", reason, "Correct the model; `--debug` shows the whole traceback."
     )
 
 
-def _gist(error: Exception) -> str:
-    """Picks the line that says what is wrong: TensorFlow puts it behind the tracebacks that its messages begin with."""
+def gist(error: Exception) -> str:
+    """Picks the line that says what is wrong: TensorFlow puts it behind the tracebacks that its messages begin with.
+
+    Args:
+      error: what Python or TensorFlow raised.
+
+    Returns:
+      The error's type and one line of its message.
+    """
     text = str(error).partition("Call arguments received by")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip() and "[[{{node" not in line]
     if not lines:

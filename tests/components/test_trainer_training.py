@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,17 @@ def test_no_rows_to_train_on_is_said(world, tmp_path):
     bare = tuple(type(one)(one.uri, one.span, one.version, ("validation",)) for one in window)
     with pytest.raises(DataRejected, match="no rows to train on"):
         train(world, tmp_path, examples=bare)
+
+
+def test_a_damaged_file_is_said_in_a_line(world, tmp_path):
+    shutil.copytree(world / "spans" / "1", tmp_path / "1")
+    (file, *_) = sorted((tmp_path / "1" / "Split-train").iterdir())
+    file.write_bytes(file.read_bytes()[:-100])
+    window = trainer_world.request(world, tmp_path).examples
+    window = (type(window[0])(str(tmp_path / "1"), 1, 1, window[0].splits), *window[1:])
+    with pytest.raises(DataRejected, match="cannot be read\nDataLossError: ") as error:
+        train(world, tmp_path, examples=window)
+    assert len(error.value.reason) < 300
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_layer_that_refuses_its_input_is_quoted_without_the_input(graph):
         inputs = [tf_keras.Input((1,)), tf_keras.Input((1,), dtype="int64")]
         return layers.Concatenate()(inputs)
 
-    with pytest.raises(ConfigError, match="TypeError: .*have types .*that don't all match") as error:
+    with pytest.raises(ConfigError, match=r"TypeError: .*have types .*that don't all match") as error:
         user_model.build(build_model, SPEC, graph, {})
     assert len(error.value.reason) < 200
 
