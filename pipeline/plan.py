@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -267,7 +268,7 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
         )
     champion = catalog.live_manifest(config.publish.base_path)
     adopted = champion is None or _known(store, champion)
-    return make(
+    planned = make(
         complete,
         store.runs(),
         champion,
@@ -276,6 +277,9 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
         asked=number,
         adopted=adopted,
     )
+    newest = complete[-1].span
+    waiting = [f"span {s.label} is not complete yet: {s.reason}" for s in found if not s.complete and s.span > newest]
+    return dataclasses.replace(planned, warnings=(*planned.warnings, *waiting))
 
 
 def _known(store: Store, champion: Manifest) -> bool:

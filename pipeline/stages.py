@@ -99,21 +99,21 @@ def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
         return DataRejected(
             f"span {label} was rejected: {_count(len(reasons), 'reason', 'reasons')}",
             "\n".join(_reason_line(reason) for reason in reasons),
-            "deliver the span again, or change the schema if the data is right; the live version is untouched",
+            f"deliver the span again; or, if the data is right, change the schema and run with --span {label}",
         )
     blessing = _first(outputs, "Evaluator", "blessing")
     if blessing is not None and not property_value(blessing, "blessed", 0):
         return ModelRejected(
             f"the model of span {label} was not published: gate 2 is closed",
             "\n".join(json.loads(property_value(blessing, "reasons", "[]"))),
-            "the live version is untouched; `evaluate` in the YAML holds the bounds",
+            f"the live version is untouched; if you change `evaluate` in the YAML, run with --span {label}",
         )
     report = _first(outputs, "Quantizer", "report")
     if report is not None and not property_value(report, "passed", 0):
         return ModelRejected(
             f"the model of span {label} was not published: gate 3 is closed",
             str(property_value(report, "reason", "a required variant lost too much")),
-            "the live version is untouched; `quantize` in the YAML holds the bounds",
+            f"the live version is untouched; if you change `quantize` in the YAML, run with --span {label}",
         )
     return None
 
@@ -192,7 +192,8 @@ def _evaluation(outputs: Mapping[str, list[Any]]) -> str:
 def _quantization(outputs: Mapping[str, list[Any]]) -> str:
     rows = outputs.get("models", [])
     if not rows:
-        return "no variant"
+        reason = property_value(outputs["report"][0], "reason", "") if outputs.get("report") else ""
+        return f"no variant: {reason}" if reason else "no variant"
     return ", ".join(
         f"{property_value(m, 'quantization')} {property_value(m, 'bytes', 0) / 1e6:.2f} MB"
         + (" (chosen)" if property_value(m, "chosen", 0) else "")
@@ -206,7 +207,17 @@ def _push(outputs: Mapping[str, list[Any]]) -> str:
     return f"version {version}" if property_value(pushed, "published", 1) else f"already published as version {version}"
 
 
+def _statistics(outputs: Mapping[str, list[Any]]) -> str:
+    return f"of {', '.join(json.loads(property_value(outputs['statistics'][0], 'split_names', '[]')))}"
+
+
+def _transform(outputs: Mapping[str, list[Any]]) -> str:
+    return "transform graph and analyzer cache written"
+
+
 _SUMMARIES = {
+    "StatisticsGen": _statistics,
+    "Transform": _transform,
     "SpanExampleGen": _examples,
     "SpanValidator": _verdict,
     "ChampionExam": _champion,

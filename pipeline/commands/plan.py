@@ -49,7 +49,8 @@ def headline(config: configuration.Config, plan: Plan) -> str:
     """Says in one line what the plan is."""
     if plan.action is Action.NOTHING or plan.target is None:
         return f"{config.name}: nothing to do: {plan.reason}"
-    spans = [entry.label for entry in plan.window if entry.state is not SpanState.REJECTED]
+    # The target is decided anew where the user named it, so it counts although it was rejected once.
+    spans = [e.label for e in plan.window if e.state is not SpanState.REJECTED or e is plan.target]
     live = f"champion: version {plan.champion.version}" if plan.champion else "no version is published yet"
     verb = "train on" if plan.action is Action.TRAIN else "take up training on"
     return f"{config.name}: {verb} span{'s' if len(spans) > 1 else ''} {', '.join(spans)}, since {plan.reason}; {live}"
