@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 import tf_keras
 from features import CALENDAR, LABEL, VOCABULARIES
 
-WIDTHS = {"carrier": 16, "route": 32, "plane_model": 16, "tailnum": 96, "weekday": 8, "hour": 16}  # of the embeddings
+WIDTHS = {"carrier": 16, "route": 32, "plane_model": 16, "tailnum": 128, "weekday": 8, "hour": 16}  # of the embeddings
 DEFAULTS = {"units": [512, 256], "dropout": 0.4, "l2": 0.008, "learning_rate": 0.002, "decay_steps": 600}
 
 
