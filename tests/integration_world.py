@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,9 +92,12 @@ class Project:
         """Runs a command in this process."""
         from evergreen.pipeline import cli
 
+        path = list(sys.path)
         with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
             with _printed_into(printed.name):
                 status = cli.main([*arguments, "-c", str(self.config_file)])
+            # A process of its own would end here; the next project's modules must not be looked for in this one's.
+            sys.path[:] = path
             return Answer(status, Path(printed.name).read_text(encoding="utf-8"))
 
     def spawn(self, *arguments: str) -> subprocess.Popen[str]:
@@ -167,7 +171,9 @@ def flights_project(folder: Path, steps: int = 60, **trainer: Any) -> Project:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("evergreen.yaml", "features.py", "model.py"):
         shutil.copy(FLIGHTS / name, folder / name)
-    shutil.copy(ROOT / "schemas" / "flights" / "schema.pbtxt", folder / "schema.pbtxt")
+    schema = (ROOT / "schemas" / "flights" / "schema.pbtxt").read_text(encoding="utf-8")
+    # The thresholds of drift are for whole months; a few hundred flights differ by chance.
+    (folder / "schema.pbtxt").write_text(re.sub(r"threshold: [0-9.]+", "threshold: 0.9", schema), encoding="utf-8")
     project = Project(folder)
     project.change(
         workspace=".evergreen",

@@ -52,7 +52,7 @@ def _span(project: world.Project, month: int = 3) -> Path:
 
 
 def _missing_column(path: Path) -> None:
-    pq.write_table(pq.read_table(path).drop_columns(["carrier"]), path)
+    pq.write_table(pq.read_table(path).drop(["carrier"]), path)
 
 
 def _string_in_a_number_column(path: Path) -> None:
