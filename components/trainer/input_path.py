@@ -22,6 +22,7 @@ READ_BATCH = 4096
 EVALUATION_BATCH = 4096
 SHUFFLE_BUFFER = 65536
 _READERS = 2
+_PARSERS = os.cpu_count() or 1
 _PREFETCH = 4
 # The rows are held twice while the batches are joined; the rest is for the model and its gradients.
 _SHARE_OF_MEMORY = 1 / 4
@@ -47,11 +48,11 @@ class Dataset:
 
     def training(self, batch_size: int, seed: int) -> tf.data.Dataset:
         """Returns shuffled batches without end, each epoch in another order, the same for the same seed."""
-        return self.batches(batch_size, seed).prefetch(_PREFETCH)
+        return _ready(self.batches(batch_size, seed))
 
     def evaluation(self, batch_size: int = EVALUATION_BATCH) -> tuple[tf.data.Dataset, int]:
         """Returns every row once, in the files' order, and the number of batches, the last of which may be small."""
-        return self.batches(batch_size, None).prefetch(_PREFETCH), -(-self.rows // batch_size)
+        return _ready(self.batches(batch_size, None)), -(-self.rows // batch_size)
 
 
 def open_rows(
@@ -93,6 +94,13 @@ def memory_budget() -> int:
     return int(total * _SHARE_OF_MEMORY)
 
 
+def _ready(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Prefetches, and keeps tf.data from tuning itself: its thread makes the end of an iterator wait for seconds."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(_PREFETCH).with_options(options)
+
+
 @tf.autograph.experimental.do_not_convert
 def _records(file: tf.Tensor) -> tf.data.Dataset:
     """Reads a TFRecord file, compressed where its name says so."""
@@ -125,11 +133,7 @@ def _load(
     def transform(batch: tf.Tensor, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         return graph.parse_and_apply(batch, names), number
 
-    transformed = read.map(
-        transform,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    ).prefetch(_PREFETCH)
+    transformed = _ready(read.map(transform, num_parallel_calls=_PARSERS, deterministic=True))
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     counts = [0] * len(parts)
     size = 0
@@ -199,7 +203,7 @@ def _streamed(parts: Sequence[Part], graph: TransformGraph, names: list[str]) ->
                 .repeat()
                 .batch(batch_size, drop_remainder=True)
             )
-        return records.map(transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return records.map(transform, num_parallel_calls=_PARSERS, deterministic=True)
 
     counts: dict[tuple[int, str], int] = {}
     for part in parts:

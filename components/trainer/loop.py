@@ -236,12 +236,12 @@ def _step_functions(model: Any, strategy: tf.distribute.Strategy) -> tuple[Any, 
     """Makes the graph functions that run some training steps, which give the loss so far, or some test steps."""
 
     def train_step(iterator: Any) -> tf.Tensor:
-        logs = strategy.run(model.train_step, args=(next(iterator),))
+        logs = strategy.run(lambda batch: model.train_step(strategies.share(strategy, batch)), args=(next(iterator),))
         loss = logs.get("loss", 0.0) if isinstance(logs, dict) else 0.0
         return tf.cast(strategy.experimental_local_results(loss)[0], tf.float32)
 
     def test_step(iterator: Any) -> None:
-        strategy.run(model.test_step, args=(next(iterator),))
+        strategy.run(lambda batch: model.test_step(strategies.share(strategy, batch)), args=(next(iterator),))
 
     @tf.function(reduce_retracing=True)
     def train(iterator: Any, count: tf.Tensor) -> tf.Tensor:
