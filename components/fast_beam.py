@@ -1,10 +1,11 @@
-"""Three savings for Beam pipelines that run in this process; each changes time, not results.
+"""Four savings for Beam pipelines that run in this process; each changes time, not results.
 
 All were found by profiling Transform on three small spans, where the fixed cost of a pipeline outweighs its data.
 """
 
 from __future__ import annotations
 
+import bz2
 import types
 from typing import Any
 
@@ -16,9 +17,10 @@ _memo: dict[Any, tuple[list[str], list[Any]]] = {}
 
 
 def install() -> None:
-    """Makes Beam remember signatures and views of its options. Calling this again does nothing."""
+    """Makes Beam remember signatures and views of its options and pickle lightly. Calling this again does nothing."""
     _remember_signatures()
     _remember_views()
+    _compress_lightly()
 
 
 def _remember_signatures() -> None:
@@ -68,3 +70,23 @@ def _remember_views() -> None:
 
     view_as.remembers = True  # type: ignore[attr-defined]
     PipelineOptions.view_as = view_as
+
+
+class _LightBz2:
+    """The two functions of bz2 that Beam's picklers call, at the lowest level."""
+
+    decompress = staticmethod(bz2.decompress)
+
+    @staticmethod
+    def compress(data: bytes, compresslevel: int = 9) -> bytes:
+        """Compresses at level 1, whatever is asked for."""
+        return bz2.compress(data, 1)
+
+
+def _compress_lightly() -> None:
+    """Compresses pickled DoFns, which stay in this process, at bz2's lowest level instead of its highest."""
+    from apache_beam.internal import cloudpickle_pickler, dill_pickler
+
+    for pickler in (cloudpickle_pickler, dill_pickler):
+        if getattr(pickler, "bz2", None) is bz2:
+            pickler.bz2 = _LightBz2
