@@ -6,6 +6,8 @@ All were found by profiling Transform on three small spans, where the fixed cost
 from __future__ import annotations
 
 import bz2
+import contextlib
+import importlib
 import types
 from typing import Any
 
@@ -85,8 +87,8 @@ class _LightBz2:
 
 def _compress_lightly() -> None:
     """Compresses pickled DoFns, which stay in this process, at bz2's lowest level instead of its highest."""
-    from apache_beam.internal import cloudpickle_pickler, dill_pickler
-
-    for pickler in (cloudpickle_pickler, dill_pickler):
-        if getattr(pickler, "bz2", None) is bz2:
-            pickler.bz2 = _LightBz2
+    for name in ("cloudpickle_pickler", "dill_pickler"):
+        with contextlib.suppress(ImportError):  # newer Beams do without dill
+            pickler: Any = importlib.import_module(f"apache_beam.internal.{name}")
+            if getattr(pickler, "bz2", None) is bz2:
+                pickler.bz2 = _LightBz2
