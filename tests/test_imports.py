@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,8 +83,15 @@ def fresh() -> dict[str, list[str]]:
     components = [path for path in sources("components") if path.name == "component.py" and path != stock]
     modules = [path for folder in MAY_NOT_IMPORT for path in sources(folder)]
     given = [[*map(module_name, components)], [*map(module_name, modules)], OF_NODES, OF_TFX_V1]
+    # TensorFlow imports tf_keras by itself where this is set, as libraries set it for the process of an earlier test.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=json.dumps(given), capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
