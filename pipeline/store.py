@@ -18,7 +18,6 @@ from evergreen.components import span_records
 from evergreen.components.errors import EvergreenError
 
 RUN_TYPE = "pipeline_run"
-PIPELINE_TYPE = "pipeline"
 NODE_TYPE = "node"
 
 
