@@ -72,6 +72,16 @@ def activate(project_dir: str | Path) -> None:
     importlib.invalidate_caches()
 
 
+def import_path(project_dir: str | Path) -> list[str]:
+    """Returns the entries of `sys.path` that stand before a project's folder: what other projects brought is left out.
+
+    Args:
+      project_dir: the folder of the YAML file.
+    """
+    left_out = {*_projects, Path(project_dir).resolve()}
+    return [entry for entry in sys.path if Path(entry or ".").resolve() not in left_out]
+
+
 def load(spec: str, project_dir: str | Path) -> Callable[..., Any]:
     """Loads a user's function.
 

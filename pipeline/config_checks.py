@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen.components import user_code
 from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator import metrics as known_metrics
 from evergreen.components.evaluator.settings import RESERVED_COLUMNS
@@ -287,8 +288,7 @@ def _installed_namesake(top: str, file: Path, project_dir: Path) -> str | None:
     """Returns the place of an installed module that hides the project's own, which stands last on the import path."""
     if project_dir not in file.parents:
         return None
-    elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != project_dir.resolve()]
-    spec = importlib.machinery.PathFinder.find_spec(top, elsewhere)
+    spec = importlib.machinery.PathFinder.find_spec(top, user_code.import_path(project_dir))
     return spec.origin if spec is not None else None
 
 

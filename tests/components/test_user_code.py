@@ -53,6 +53,14 @@ def test_a_project_inside_of_another_one_is_kept_apart(tmp_path):
     assert user_code.load("my_model:f", tmp_path / "inner")() == "inner"
 
 
+def test_what_another_project_brought_is_not_taken_for_an_installed_module(tmp_path):
+    first = project(tmp_path / "first", my_model="def f(): return 1")
+    user_code.load("my_model:f", first)
+    assert str(first) in sys.path
+    assert str(first) not in user_code.import_path(tmp_path / "second")
+    assert set(user_code.import_path(first)) == set(sys.path) - {str(first)}
+
+
 def test_a_file_changed_between_two_runs_is_loaded_anew(tmp_path):
     project(tmp_path, my_model="import my_help\ndef f(): return my_help.X", my_help="X = 1")
     assert user_code.load("my_model:f", tmp_path)() == 1

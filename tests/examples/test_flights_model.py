@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import yaml
 
+from evergreen.components import user_code
+
 pytestmark = pytest.mark.tensorflow
 
 data = world.flights_data()
@@ -22,12 +23,10 @@ SETTINGS = yaml.safe_load((world.FLIGHTS / "evergreen.yaml").read_text(encoding=
 
 def functions() -> tuple[Any, Any]:
     """The example's modules `features` and `model`, from its folder and under their own names."""
-    sys.path.insert(0, str(world.FLIGHTS))
-    try:
-        import features
-        import model
-    finally:
-        sys.path.remove(str(world.FLIGHTS))
+    user_code.activate(world.FLIGHTS)  # the next project's test throws both out
+    import features
+    import model
+
     return features, model
 
 
