@@ -20,7 +20,7 @@ from typing import Any
 from evergreen.components import progress as progress_hook
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
 from evergreen.components.span_records import property_value
-from evergreen.pipeline import fingerprint, stages
+from evergreen.pipeline import fingerprint, light_imports, stages
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Plan
 from evergreen.pipeline.run_log import RunLog
@@ -178,6 +178,7 @@ class _Execution:
           A function that launches a node by its id, and the ids in topological order.
         """
         with self.log.stage("start-up"):
+            light_imports.install()
             from evergreen.components.trainer import devices
 
             devices.configure(self.config.trainer.model_dump(mode="json"))

@@ -1,0 +1,31 @@
+"""A stock package's `__init__` waits until somebody asks for what it defines."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+PROGRAM = """
+import sys
+from evergreen.pipeline import light_imports
+light_imports.install()
+light_imports.install()
+from tfx.components.transform.component import Transform
+left_out = [name for name in ("keras", "kubernetes", "keras_tuner", "tfx.components.pusher") if name in sys.modules]
+assert not left_out, left_out
+import tensorflow as tf
+assert tf.keras.Model.__module__.startswith("tf_keras"), tf.keras.Model
+import tfx.components
+assert not hasattr(tfx.components, "NoSuchComponent")
+assert tfx.components.Transform is Transform
+from tfx.components import Pusher
+from tfx import v1 as tfx
+assert tfx.components.Pusher is Pusher and tfx.components.Transform is Transform
+"""
+
+
+def test_stock_components_are_loaded_on_use_and_are_the_same():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
