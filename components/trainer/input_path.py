@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from evergreen.components.errors import DataRejected
 from evergreen.components.trainer.request import Part
 from evergreen.components.trainer.transform_graph import TransformGraph
 
@@ -69,6 +70,9 @@ def open_rows(
 
     Returns:
       The rows.
+
+    Raises:
+      DataRejected: a part has not as many rows as were written.
     """
     names = [*features, label]
     budget = memory_budget() if budget is None else budget
@@ -146,10 +150,24 @@ def _load(
         if size > budget:
             return None
     columns = {name: tf.constant(np.concatenate(chunks.pop(name))) for name in names} if sum(counts) else {}
-    by_part: dict[tuple[int, str], int] = {}
+    return columns, _by_part(parts, counts), size
+
+
+def _by_part(parts: Sequence[Part], counts: Sequence[int]) -> dict[tuple[int, str], int]:
+    """Adds up the rows of each span's split, and compares them with what was written.
+
+    A compressed file that was cut off where a record ends reads like a whole one.
+    """
+    found: dict[tuple[int, str], int] = {}
     for part, count in zip(parts, counts, strict=True):
-        by_part[part.span, part.split] = by_part.get((part.span, part.split), 0) + count
-    return columns, by_part, size
+        if part.rows is not None and part.rows != count:
+            raise DataRejected(
+                "the rows of the window cannot be read",
+                f"span {part.span} has {count:,} rows of its split {part.split}, and {part.rows:,} were written",
+                "Restore the files, or deliver the span again, so that it is read anew.",
+            )
+        found[part.span, part.split] = found.get((part.span, part.split), 0) + count
+    return found
 
 
 def _memory(array: np.ndarray) -> int:
@@ -205,9 +223,7 @@ def _streamed(parts: Sequence[Part], graph: TransformGraph, names: list[str]) ->
             )
         return records.map(transform, num_parallel_calls=_PARSERS, deterministic=True)
 
-    counts: dict[tuple[int, str], int] = {}
-    for part in parts:
-        counts[part.span, part.split] = counts.get((part.span, part.split), 0) + count_rows(part.files)
+    counts = _by_part(parts, [count_rows(part.files) for part in parts])
     return Dataset(sum(counts.values()), counts, 0, batches)
 
 

@@ -28,12 +28,14 @@ class Examples:
       span: span number.
       version: version of the span.
       splits: names of the splits that it holds.
+      rows: split to how many rows were written, where the artifact says so.
     """
 
     uri: str
     span: int
     version: int
     splits: tuple[str, ...]
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def files(self, split: str) -> list[str]:
         """Returns the files of a split, sorted; none where it has no such split."""
@@ -41,6 +43,10 @@ class Examples:
             return []
         folder = os.path.join(self.uri, f"Split-{split}")
         return sorted(entry.path for entry in os.scandir(folder) if entry.is_file())
+
+    def part(self, split: str) -> Part:
+        """Returns a split with what is known of it."""
+        return Part(self.span, split, tuple(self.files(split)), self.rows.get(split))
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,13 @@ class Part:
       span: span number.
       split: the split's name.
       files: paths of TFRecord files.
+      rows: how many rows were written into them; None where nobody counted.
     """
 
     span: int
     split: str
     files: tuple[str, ...] = field(repr=False)
+    rows: int | None = None
 
 
 def training_parts(window: Iterable[Examples], newest_span: int) -> list[Part]:
@@ -136,7 +144,7 @@ def training_parts(window: Iterable[Examples], newest_span: int) -> list[Part]:
     for position, examples in enumerate(ordered):
         held_back = examples.span >= newest_span or position == len(ordered) - 1
         for split in (TRAIN,) if held_back else (TRAIN, EXAM):
-            parts.append(Part(examples.span, split, tuple(examples.files(split))))
+            parts.append(examples.part(split))
     return [part for part in parts if part.files]
 
 
@@ -149,7 +157,7 @@ def validation_parts(window: Iterable[Examples]) -> list[Part]:
     Returns:
       The parts, oldest span first.
     """
-    parts = [Part(one.span, VALIDATION, tuple(one.files(VALIDATION))) for one in _ordered(window)]
+    parts = [one.part(VALIDATION) for one in _ordered(window)]
     return [part for part in parts if part.files]
 
 
@@ -176,16 +184,19 @@ def from_artifacts(
     from tfx.types import artifact_utils
     from tfx.utils import io_utils
 
-    def window(channel: str) -> tuple[Examples, ...]:
-        return tuple(
-            Examples(
-                artifact.uri,
-                int(artifact.span or 0),
-                int(artifact.version or 0),
-                tuple(artifact_utils.decode_split_names(artifact.split_names)),
-            )
-            for artifact in input_dict.get(channel) or []
+    def one(artifact: Any) -> Examples:
+        splits = tuple(artifact_utils.decode_split_names(artifact.split_names))
+        counted = {split: f"rows_{split}" for split in splits if artifact.has_custom_property(f"rows_{split}")}
+        return Examples(
+            artifact.uri,
+            int(artifact.span or 0),
+            int(artifact.version or 0),
+            splits,
+            {split: artifact.get_int_custom_property(name) for split, name in counted.items()},
         )
+
+    def window(channel: str) -> tuple[Examples, ...]:
+        return tuple(one(artifact) for artifact in input_dict.get(channel) or [])
 
     examples = window("examples")
     transformed = sorted(window("transformed_examples"), key=lambda one: _position(one.uri))

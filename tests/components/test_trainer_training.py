@@ -1,5 +1,6 @@
 """A whole training: the report, the seed, the strategies, early stopping, and what NaN gets."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ from tensorflow.core.util import event_pb2
 
 from evergreen.components import model_layout, progress
 from evergreen.components.errors import ConfigError, DataRejected, ModelRejected
-from evergreen.components.trainer import child, training
+from evergreen.components.trainer import child, input_path, training
 
 pytestmark = pytest.mark.tensorflow
 
@@ -149,12 +150,24 @@ def test_no_rows_to_train_on_is_said(world, tmp_path):
 def test_a_damaged_file_is_said_in_a_line(world, tmp_path):
     shutil.copytree(world / "spans" / "1", tmp_path / "1")
     (file, *_) = sorted((tmp_path / "1" / "Split-train").iterdir())
-    file.write_bytes(file.read_bytes()[:-100])
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] + bytes(8) + whole[len(whole) // 2 + 8 :])
     window = trainer_world.request(world, tmp_path).examples
     window = (type(window[0])(str(tmp_path / "1"), 1, 1, window[0].splits), *window[1:])
     with pytest.raises(DataRejected, match="cannot be read\nDataLossError: ") as error:
         train(world, tmp_path, examples=window)
     assert len(error.value.reason) < 300
+
+
+@pytest.mark.parametrize("cache_bytes", [None, 0], ids=["cached", "streamed"])
+def test_rows_that_are_gone_are_missed(world, tmp_path, cache_bytes):
+    window = trainer_world.request(world, tmp_path).examples
+    written = input_path.count_rows(window[0].files("train"))
+    whole = dataclasses.replace(window[0], rows={"train": written})
+    train(world, tmp_path, examples=(whole, *window[1:]), cache_bytes=cache_bytes)
+    short = dataclasses.replace(window[0], rows={"train": written + 1})
+    with pytest.raises(DataRejected, match=f"span 1 has {written:,} rows of its split train, and {written + 1:,} were"):
+        train(world, tmp_path, examples=(short, *window[1:]), cache_bytes=cache_bytes)
 
 
 @pytest.mark.parametrize(
