@@ -241,6 +241,7 @@ class StageProgress:
         self.stage: str | None = None
         self._progress: Progress | None = None
         self._task: Any = None
+        self._width = _NAME_WIDTH
         self._running = False
         self._began = 0.0
         self._printed = 0.0
@@ -261,6 +262,14 @@ class StageProgress:
         self.console.note(text, "bold")
         self.console.note(f"run {run_id}", "dim")
 
+    def widen(self, stages: Iterable[str]) -> None:
+        """Makes the column of the stages' names as wide as the longest.
+
+        Args:
+          stages: names of stages to come.
+        """
+        self._width = max([self._width, *map(len, stages)])
+
     def start(self, stage: str, description: str = "") -> None:
         """Begins a stage; what it says in `update` comes below or behind it.
 
@@ -277,7 +286,7 @@ class StageProgress:
         bar = [BarColumn(bar_width=20)] if self.console.rich.width >= _BAR_FITS else []
         self._progress = Progress(
             SpinnerColumn("line" if self.console.is_ascii else "dots"),
-            TextColumn("{task.description}", markup=False, table_column=Column(min_width=_NAME_WIDTH, no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(min_width=self._width, no_wrap=True)),
             *bar,
             TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             TimeElapsedColumn(),
@@ -321,13 +330,17 @@ class StageProgress:
         took = duration(time.monotonic() - self._began if seconds is None else seconds)
         self._end("done", "green", summary, took)
 
-    def skipped(self, reason: str) -> None:
-        """Ends the stage: it did not run.
+    def skipped(self, stage: str, reason: str) -> None:
+        """Says that a stage did not run; where it was started, that ends it.
 
         Args:
+          stage: its name.
           reason: why.
         """
-        self._end("skipped", "yellow", reason, "")
+        if self._running:
+            self._end("skipped", "yellow", reason, "")
+        else:
+            self._line("skipped", stage, reason, style="yellow")
 
     def failed(self) -> None:
         """Ends the stage, if one runs: it did not finish."""
@@ -360,7 +373,7 @@ class StageProgress:
             text = text or (word if word != "done" else "")
         else:
             mark = f"{word:<7}"
-        name = f"{stage:<{_NAME_WIDTH}}"
+        name = f"{stage:<{self._width}}"
         tail = f"  {took}" if took else ""
         self.console.rich.print(
             Text.assemble((mark, style), " ", (name, "bold"), " ", text, (tail, "dim")), soft_wrap=True

@@ -160,6 +160,8 @@ class _Execution:
     def run(self) -> None:
         """Launches every node in order and reads the verdicts."""
         started = time.monotonic()
+        # The longest names are those of older spans that this run decides too.
+        self.console.widen(f"SpanExampleGen.{entry.label}" for entry in self.plan.ingest)
         self.console.start("start-up", "loading TensorFlow and TFX")
         launch, node_ids = self._prepare()
         self.console.done("TensorFlow and TFX loaded", time.monotonic() - started)
@@ -191,8 +193,8 @@ class _Execution:
             return launch, launch.node_ids
 
     def _node(self, node_id: str, launch: Callable[[str], Any]) -> None:
-        shown = stages.is_shown(node_id)
-        if shown:
+        shown, closed = stages.is_shown(node_id), stages.closed_gate(node_id, self.outcome.outputs)
+        if shown and not closed:
             self.console.start(node_id, stages.describe(node_id))
         began = time.monotonic()
         with self.log.stage(node_id):
@@ -201,7 +203,7 @@ class _Execution:
         self.outcome.seconds[node_id] = seconds
         if execution_id is None:
             if shown:
-                self.console.skipped("the gate before it is closed")
+                self.console.skipped(node_id, f"{closed or 'a condition before it'} is closed")
             return
         state = self.store.execution_state(execution_id)
         if state is State.FAILED:

@@ -27,6 +27,13 @@ _DESCRIPTIONS = {
     "Quantizer": "gate 3: TFLite variants",
     "Pusher": "publishing",
 }
+# Each gate with the stage, the output and the property of its verdict; and how many of them stand before a stage.
+_GATES = (
+    ("gate 1", "SpanValidator", "anomalies", "accepted"),
+    ("gate 2", "Evaluator", "blessing", "blessed"),
+    ("gate 3", "Quantizer", "report", "passed"),
+)
+_GATES_BEFORE = {"ChampionExam": 1, "Transform": 1, "Trainer": 1, "Evaluator": 1, "Quantizer": 2, "Pusher": 3}
 # Resolvers, gates' conditions and the schema's importer take milliseconds and say nothing.
 _HIDDEN = ("Schema", "PreviousStatistics", "Window", "Champion", "AnalyzerCache", "QualityGate", "VariantsGate")
 
@@ -115,6 +122,23 @@ def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
             str(property_value(report, "reason", "a required variant lost too much")),
             f"the live version is untouched; if you change `quantize` in the YAML, run with --span {label}",
         )
+    return None
+
+
+def closed_gate(node_id: str, outputs: Outputs) -> str | None:
+    """Says which gate keeps a stage from running.
+
+    Args:
+      node_id: a stage of ours that has not run.
+      outputs: output artifacts by node id and key, of what ran so far.
+
+    Returns:
+      The first closed gate before it, such as `gate 1`; None where all of them are open.
+    """
+    for gate, node, key, verdict in _GATES[: _GATES_BEFORE.get(kind(node_id), 0)]:
+        artifact = _first(outputs, node, key)
+        if artifact is not None and not property_value(artifact, verdict, 0):
+            return gate
     return None
 
 

@@ -104,8 +104,7 @@ class TestStages:
             stages.update(0.5, "step 5 of 10")
             stages.warn("span 3 was rejected")
             stages.done("10 steps", 83)
-            stages.start("Pusher", "publishing")
-            stages.skipped("the gate before it is closed")
+            stages.skipped("Pusher", "gate 2 is closed")
             stages.start("Evaluator", "examining")
             assert stages.stage == "Evaluator"
 
@@ -118,10 +117,22 @@ class TestStages:
             "start   Trainer          training",
             "warning span 3 was rejected",
             "done    Trainer          10 steps  1 min 23 s",
-            "start   Pusher           publishing",
-            "skipped Pusher           the gate before it is closed",
+            "skipped Pusher           gate 2 is closed",
             "start   Evaluator        examining",
             "failed  Evaluator          0.0 s",
+        ]
+
+    def test_long_names_widen_the_column(self):
+        stream = io.StringIO()
+        with StageProgress(stream) as stages:
+            stages.widen(["SpanExampleGen.2013-01", "SpanExampleGen.1"])
+            stages.start("SpanExampleGen.2013-01", "reading the span")
+            stages.skipped("SpanExampleGen.2013-01", "a condition before it is closed")
+            stages.skipped("Trainer", "gate 1 is closed")
+        assert stream.getvalue().splitlines() == [
+            "start   SpanExampleGen.2013-01 reading the span",
+            "skipped SpanExampleGen.2013-01 a condition before it is closed",
+            "skipped Trainer                gate 1 is closed",
         ]
 
     def test_plain_progress_now_and_then(self, monkeypatch):

@@ -1,0 +1,37 @@
+"""Which gate keeps a stage from running."""
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+
+from evergreen.pipeline import stages
+
+
+def verdict(name: str, value: int):
+    artifact = metadata_store_pb2.Artifact()
+    artifact.custom_properties[name].int_value = value
+    return [artifact]
+
+
+GATE_1 = {"SpanValidator": {"anomalies": verdict("accepted", 1)}}
+GATE_2 = {"Evaluator": {"blessing": verdict("blessed", 1)}}
+GATE_3 = {"Quantizer": {"report": verdict("passed", 1)}}
+
+
+@pytest.mark.parametrize("node_id", ["SpanExampleGen", "SpanValidator", "QualityGate", "Trainer", "Pusher", "Mine"])
+def test_open_gates_keep_nothing(node_id):
+    assert stages.closed_gate(node_id, {**GATE_1, **GATE_2, **GATE_3}) is None
+    assert stages.closed_gate(node_id, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("closed", "gate", "kept"),
+    [
+        ({"SpanValidator": {"anomalies": verdict("accepted", 0)}}, "gate 1", ["Trainer", "Quantizer", "Pusher"]),
+        ({"Evaluator": {"blessing": verdict("blessed", 0)}}, "gate 2", ["Quantizer", "Pusher"]),
+        ({"Quantizer": {"report": verdict("passed", 0)}}, "gate 3", ["Pusher"]),
+    ],
+)
+def test_a_closed_gate_keeps_all_that_follows(closed, gate, kept):
+    outputs = {**GATE_1, **closed}
+    names = ["SpanValidator", "SpanExampleGen.7", "Trainer", "Quantizer", "VariantsGate", "Pusher"]
+    assert [name for name in names if stages.closed_gate(name, outputs) == gate] == kept
