@@ -12,7 +12,8 @@ from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable import execution_publish_utils, launcher, runtime_parameter_utils
+from tfx.types import artifact
 
 
 class Launch:
@@ -59,3 +60,17 @@ class Launch:
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, node_id),
         ).launch()
         return info.execution_id if info is not None and info.execution_id else None
+
+
+def complete(connection: Any, execution_id: int, key: str, output: artifact.Artifact) -> None:
+    """Records that an execution, still marked RUNNING, had come to its end.
+
+    Args:
+      connection: an ml_metadata ConnectionConfig.
+      execution_id: the execution.
+      key: the key of its only output.
+      output: the output artifact, not yet in ML Metadata.
+    """
+    with metadata.Metadata(connection) as handle:
+        contexts = handle.store.get_contexts_by_execution(execution_id)
+        execution_publish_utils.publish_succeeded_execution(handle, execution_id, contexts, {key: [output]})

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from evergreen.components.errors import DataRejected, SpanError
 from evergreen.components.pusher import catalog
@@ -156,7 +155,6 @@ def make(
     window: int,
     min_window: int,
     asked: int | None = None,
-    adopted: bool = True,
 ) -> Plan:
     """Decides what a retraining does now.
 
@@ -167,7 +165,6 @@ def make(
       window: how many spans a window holds.
       min_window: how few it may hold.
       asked: the span that the user named, one of `spans`; None for the newest.
-      adopted: False where the live version is unknown to ML Metadata, because a run was killed between the two.
 
     Returns:
       The plan.
@@ -181,15 +178,13 @@ def make(
         target = next(entry for entry in spans if entry.span == asked)
     else:
         target = spans[-1]
-    unfinished = _unfinished(runs, target)
+    unfinished = _unfinished(runs, target, champion)
     if asked is not None:
         action, reason = Action.TRAIN, f"span {target.label} was asked for"
     elif target.state is SpanState.PENDING and target.key > live:
         action, reason = Action.TRAIN, f"span {target.label} is new"
     elif unfinished is not None and target.state is not SpanState.REJECTED:
         action, reason = Action.RESUME, f"the last run on span {target.label} did not end ({unfinished.result.value})"
-    elif champion is not None and not adopted and target.key == live:
-        action, reason = Action.RESUME, f"version {champion.version} is published but not yet in ML Metadata"
     else:
         action, reason = Action.NOTHING, _why_nothing(target, champion)
     if unfinished is not None and action is Action.TRAIN:
@@ -209,10 +204,11 @@ def make(
     return Plan(action, reason, target, tuple(chosen), champion, attempt, tuple(warnings))
 
 
-def _unfinished(runs: Sequence[Run], target: Entry) -> Run | None:
+def _unfinished(runs: Sequence[Run], target: Entry, champion: Manifest | None) -> Run | None:
     """The last run on the target, where it did not come to a verdict."""
     own = [run for run in runs if (run.span, run.version) == target.key]
-    if not own:
+    # A run may have been killed after its version had gone live; the next one's recovery writes that down.
+    if not own or (champion is not None and own[-1].id == champion.run):
         return None
     # The target itself was accepted, so it was the rest of the window that was too small then; plan again.
     starved = own[-1].result is Result.DATA_REJECTED and target.state is SpanState.ACCEPTED
@@ -267,7 +263,6 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
             "deliver a span with its marker, or change `data.success_marker`",
         )
     champion = catalog.live_manifest(config.publish.base_path)
-    adopted = champion is None or _known(store, champion)
     planned = make(
         complete,
         store.runs(),
@@ -275,19 +270,7 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
         window=config.data.window,
         min_window=config.data.min_window,
         asked=number,
-        adopted=adopted,
     )
     newest = complete[-1].span
     waiting = [f"span {s.label} is not complete yet: {s.reason}" for s in found if not s.complete and s.span > newest]
     return dataclasses.replace(planned, warnings=(*planned.warnings, *waiting))
-
-
-def _known(store: Store, champion: Manifest) -> bool:
-    """Whether a finished run of ML Metadata says that it published the live version."""
-    if not store.exists or not _same_model(store.artifact(champion.model_artifact_id), champion):
-        return True  # published by another workspace: nothing here to adopt it into
-    return any(run.pushed_version == champion.version for run in store.runs())
-
-
-def _same_model(artifact: Any, champion: Manifest) -> bool:
-    return artifact is not None and champion.carries(artifact.id, artifact.uri, artifact.create_time_since_epoch)

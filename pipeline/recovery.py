@@ -3,17 +3,24 @@
 Called with the run lock held, so that whatever is still marked as running belongs to nobody. TFX leaves such an
 execution RUNNING for ever, with its half-written outputs on disk; here it becomes FAILED and its files go, so that
 the next run, which the cache takes up to that point, starts the stage clean.
+
+A run that died after its version stood in the base path did publish: the version is adopted by its manifest.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evergreen.components.pusher import publish
+from evergreen.components.pusher import catalog, publish
+from evergreen.components.pusher.catalog import VersionRecord
+from evergreen.pipeline import light_imports, stages
 from evergreen.pipeline.config import Config
-from evergreen.pipeline.store import Result, Store
+from evergreen.pipeline.run_log import RunLog
+from evergreen.pipeline.store import Result, Run, Stage, State, Store, connection_config
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,23 @@ class Recovered:
     Attributes:
       stages: ids of the nodes that were cut off.
       runs: ids of the runs that were cut off.
+      adopted: by run, the version that it had published before it died.
       swept: leftovers of a push that were completed or removed, in words.
     """
 
     stages: tuple[str, ...]
     runs: tuple[str, ...]
+    adopted: Mapping[str, int]
     swept: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.stages or self.runs or self.swept)
+        return bool(self.stages or self.runs or self.adopted or self.swept)
+
+    def lines(self) -> list[str]:
+        """Says in words what was put right, a line each."""
+        cut_off = [f"run {run} was cut off{f' in {self.stages[-1]}' if self.stages else ''}" for run in self.runs]
+        adopted = [f"run {run} was cut off after it had published version {v}" for run, v in self.adopted.items()]
+        return [*cut_off, *adopted, *self.swept] or ["a stage was cut off"]
 
 
 def recover(config: Config, store: Store) -> Recovered:
@@ -46,15 +61,63 @@ def recover(config: Config, store: Store) -> Recovered:
     """
     swept = tuple(publish.recover(str(config.publish.base_path)))
     if not store.exists:
-        return Recovered((), (), swept)
+        return Recovered((), (), {}, swept)
+    unfinished = [run for run in store.runs(stages=True) if run.result is Result.RUNNING or _cut_off_push(run)]
+    records = catalog.list_versions(str(config.publish.base_path)) if unfinished else []
+    published = {record.run: record for record in records if record.run and record.name == config.name}
+    adopted = {run.id: published[run.id] for run in unfinished if run.id in published}
+    for run in unfinished:
+        if run.id in adopted:
+            _adopt(config, store, run, adopted[run.id])
     dead = store.running_executions()
     for execution, node in dead:
         _remove_outputs(Path(config.pipeline_root) / node, execution.id)
     store.mark_failed([execution for execution, _ in dead])
-    cut_off = [run.id for run in store.runs() if run.result is Result.RUNNING]
+    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in adopted)
     for run_id in cut_off:
         store.end_run(run_id, Result.KILLED, {"reason": "the process ended before the run did"})
-    return Recovered(tuple(node for _, node in dead), tuple(cut_off), swept)
+    versions = {run_id: record.version for run_id, record in adopted.items()}
+    return Recovered(tuple(node for _, node in dead), cut_off, versions, swept)
+
+
+def _cut_off_push(run: Run) -> Stage | None:
+    """The Pusher's execution, where nobody said how it ended. The stock runner's runs say nothing of themselves."""
+    return next((s for s in run.stages if s.node == "Pusher" and s.state is State.RUNNING), None)
+
+
+def _adopt(config: Config, store: Store, run: Run, record: VersionRecord) -> None:
+    """Records what a run had published: the Pusher's execution, where that was cut off, and the run's end."""
+    push = _cut_off_push(run)
+    if push is not None:
+        with RunLog(config.logs_dir, run.id) as log, log.stage("recovery"):
+            _complete_push(config, push.node, push.execution_id, record)
+    metrics = stages.exam_metrics({stage.node: store.outputs(stage.execution_id) for stage in run.stages})
+    store.end_run(
+        run.id,
+        Result.PUBLISHED,
+        {"reason": "", "pushed_version": record.version, **({"metrics": json.dumps(metrics)} if metrics else {})},
+    )
+
+
+def _complete_push(config: Config, node: str, execution_id: int, record: VersionRecord) -> None:
+    """Writes the execution as TFX would have."""
+    light_imports.install()
+    from tfx.types import standard_artifacts
+
+    from evergreen.components.pusher.executor import describe_push
+    from evergreen.pipeline import launch
+
+    pushed = standard_artifacts.PushedModel()
+    pushed.uri = str(Path(config.pipeline_root) / node / "pushed_model" / str(execution_id))
+    describe_push(
+        pushed,
+        record.span or 0,
+        published=True,
+        message=f"Version {record.version} was published before the run was cut off.",
+        version=record.version,
+        destination=record.path,
+    )
+    launch.complete(connection_config(config.connection), execution_id, "pushed_model", pushed)
 
 
 def _remove_outputs(node_dir: Path, execution_id: int) -> None:

@@ -133,6 +133,17 @@ class Project:
         config = load(self.config_file)
         return {e.last_known_state for e in Store(config.connection, config.name).mlmd.get_executions()}
 
+    def pushed(self) -> list[int]:
+        """The versions of all PushedModel artifacts in ML Metadata, in the order of the pushes."""
+        from evergreen.components.span_records import property_value
+        from evergreen.pipeline.config import load
+        from evergreen.pipeline.store import Store
+
+        config = load(self.config_file)
+        artifacts = Store(config.connection, config.name).mlmd.get_artifacts_by_type("PushedModel")
+        assert all(artifact.state == artifact.LIVE for artifact in artifacts)
+        return [int(property_value(artifact, "pushed_version")) for artifact in artifacts]
+
     def published_files(self) -> dict[str, bytes]:
         """Every file in both base paths with its contents."""
         found = {}

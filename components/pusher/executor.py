@@ -39,7 +39,7 @@ class Executor(base_executor.BaseExecutor):
         span = int(exec_properties["span"])
         closed = _closed_gate(input_dict)
         if closed:
-            _mark(pushed, span, published=False, message=closed)
+            describe_push(pushed, span, published=False, message=closed)
             return
         settings = json.loads(exec_properties["settings"])
         champion = input_dict.get("champion")
@@ -54,11 +54,14 @@ class Executor(base_executor.BaseExecutor):
         )
         for warning in outcome.warnings:
             logging.warning(warning)
-        _mark(pushed, span, published=outcome.published, message=outcome.message, outcome=outcome)
-        atomic.make_directory(pushed.uri)
-        manifest = read_manifest(outcome.path)
-        if manifest is not None:
-            atomic.write_file(Path(pushed.uri) / _MANIFEST_COPY, manifest.to_json())
+        describe_push(
+            pushed,
+            span,
+            published=outcome.published,
+            message=outcome.message,
+            version=outcome.version,
+            destination=str(outcome.path),
+        )
 
     def _candidate(self, input_dict: _Artifacts, exec_properties: dict[str, Any]) -> publish.Candidate:
         model = artifact_utils.get_single_instance(input_dict["model"])
@@ -107,15 +110,29 @@ def _json_property(artifact: types.Artifact | None, name: str) -> Any:
     return json.loads(text) if text else None
 
 
-def _mark(
-    pushed: types.Artifact, span: int, *, published: bool, message: str, outcome: publish.Outcome | None = None
+def describe_push(
+    pushed: types.Artifact, span: int, *, published: bool, message: str, version: int = 0, destination: str = ""
 ) -> None:
-    """Sets the stock Pusher's properties and ours."""
+    """Sets the stock Pusher's properties and ours, and copies the version's manifest into the artifact.
+
+    Args:
+      pushed: the PushedModel.
+      span: newest span of the training window.
+      published: whether this push made the version, and did not find it there.
+      message: what was done, in a sentence.
+      version: the version that holds the model; 0 where none does.
+      destination: its directory.
+    """
     logging.info(message)
-    pushed.set_int_custom_property("pushed", int(outcome is not None))
+    pushed.set_int_custom_property("pushed", int(version > 0))
     pushed.set_int_custom_property("published", int(published))
     pushed.set_int_custom_property("span", span)
     pushed.set_string_custom_property("message", message)
-    if outcome is not None:
-        pushed.set_string_custom_property("pushed_version", str(outcome.version))
-        pushed.set_string_custom_property("pushed_destination", str(outcome.path))
+    if not version:
+        return
+    pushed.set_string_custom_property("pushed_version", str(version))
+    pushed.set_string_custom_property("pushed_destination", destination)
+    manifest = read_manifest(Path(destination))
+    if manifest is not None:
+        atomic.make_directory(pushed.uri)
+        atomic.write_file(Path(pushed.uri) / _MANIFEST_COPY, manifest.to_json())

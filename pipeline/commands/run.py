@@ -49,8 +49,8 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
     store = Store(config.connection, config.name)
     recovered = recover(config, store)
     out = console.Console(quiet=as_json)
-    if recovered:
-        out.note(f"putting right what a dead run left: {', '.join((*recovered.runs, *recovered.swept)) or 'leftovers'}")
+    for line in recovered.lines() if recovered else []:
+        out.note(f"put right: {line}")
     plan = plan_run(config, store, asked)
     for warning in plan.warnings:
         out.warn(warning)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 import integration_world as world
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -28,7 +27,7 @@ def _spoil(path, seed: int, keep_tail: bool) -> None:
         tail = pc.greater_equal(table["time_hour"], cut)
         column = pc.if_else(tail, table["late"], spoilt["late"])
         at = table.schema.get_field_index("late")
-        spoilt = table.set_column(at, table.schema.field(at), pa.chunked_array(column))
+        spoilt = table.set_column(at, table.schema.field(at), column)
     pq.write_table(spoilt, path)
     os.utime(path)
 
@@ -51,3 +50,10 @@ def test_a_challenger_that_learnt_from_spoilt_labels_is_refused(tmp_path, newest
     assert "auc" in answer.text
     assert len(project.versions()) == 1
     assert project.runs()[0]["result"] == "model rejected"
+    spoilt = project.runs()[0]["metrics"]
+    # The same window with its labels as they were: the exam tells the two models apart.
+    world.deliver(project, [newest - 2, newest - 1, newest], step=1)
+    assert project.evergreen("run").status in (0, 4)
+    sound = project.runs()[0]["metrics"]
+    assert sound["champion_exam"] == spoilt["champion_exam"]
+    assert sound["exam"]["auc"] > spoilt["exam"]["auc"]

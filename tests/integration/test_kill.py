@@ -134,3 +134,9 @@ def test_killed_in_the_middle_of_the_pusher(project, what):
     _until(process, happened)
     _kill(process)
     _check(project)
+    if what == "second version":
+        # The killed run did publish, and ML Metadata says so: nothing was trained a second time.
+        (version, _), (run, _) = project.versions(), project.runs()
+        assert (run["id"], run["result"], run["pushed_version"]) == (version["run"], "published", version["version"])
+        assert run["metrics"]["exam"] == version["metrics"]
+        assert project.pushed() == [version["version"] for version in reversed(project.versions())]

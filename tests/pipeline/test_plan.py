@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from evergreen.components.errors import DataRejected
@@ -114,10 +116,13 @@ def test_a_newer_span_goes_before_a_run_that_was_cut_off():
     assert planned.target is not None and planned.target.span == 3
 
 
-def test_a_version_that_ml_metadata_does_not_know_is_adopted():
+@pytest.mark.parametrize("result", [Result.RUNNING, Result.KILLED])
+def test_a_run_that_died_after_it_had_published_is_not_taken_up(result):
     spans = [entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED)]
-    planned = plan(spans, [run(2, Result.PUBLISHED)], manifest(2), adopted=False)
-    assert planned.action is Action.RESUME
+    dead = run(2, result)
+    live = dataclasses.replace(manifest(2), run=dead.id)
+    assert plan(spans, [dead], live).action is Action.NOTHING
+    assert plan(spans, [dead], manifest(1)).action is Action.RESUME
 
 
 def test_a_named_span_is_taken_and_its_window_ends_with_it():
