@@ -50,7 +50,9 @@ def test_a_signature_that_a_caller_changes_is_not_remembered():
 
 
 @pytest.mark.parametrize(
-    "dofn", [Plain(), Counting(), core.CallableWrapperDoFn(len), core.CallableWrapperDoFn(with_state)], ids=repr
+    "dofn",
+    [Plain(), Counting(), core.CallableWrapperDoFn(len), core.CallableWrapperDoFn(with_state)],
+    ids=["plain", "with state", "function", "function with state"],
 )
 def test_state_and_timers_are_found_where_beam_finds_them(dofn):
     for _ in range(2):
