@@ -18,6 +18,7 @@ from evergreen.components import user_code
 from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator import metrics as known_metrics
 from evergreen.components.evaluator.settings import RESERVED_COLUMNS
+from evergreen.components.trainer import settings as component_settings
 from evergreen.pipeline.config_errors import Problem, did_you_mean, mismatch
 from evergreen.pipeline.settings import (
     DataSettings,
@@ -93,17 +94,10 @@ def _data(data: DataSettings) -> Iterator[Problem]:
 
 
 def _trainer(trainer: TrainerSettings, data: DataSettings | None) -> Iterator[Problem]:
-    if (trainer.model is None) == (trainer.run_fn is None):
-        received = "neither" if trainer.model is None else "both"
-        yield Problem(("trainer",), f"received {received}, expected one of `model` and `run_fn`")
-    if trainer.strategy == "single" and (trainer.devices or 1) > 1:
-        yield mismatch(
-            ("trainer", "devices"), trainer.devices, "1 with `strategy: single`; `mirrored` uses several devices"
-        )
-    if trainer.devices is not None and trainer.global_batch_size % trainer.devices:
-        yield mismatch(
-            ("trainer", "global_batch_size"), trainer.global_batch_size, f"a multiple of the {trainer.devices} devices"
-        )
+    for key, received, expected in component_settings.parse(trainer.model_dump(mode="json")).problems():
+        path = tuple(key.split("."))
+        words = f"received {received}, expected {expected}"
+        yield Problem(path, words) if path == ("trainer",) else mismatch(path, received, expected)
     stopping = trainer.early_stopping
     if stopping is None:
         return

@@ -199,6 +199,42 @@ class WarmStart(Section):
     )
 
 
+class Cluster(Section):
+    """The local processes of a cluster. A cluster that TF_CONFIG names goes before them."""
+
+    workers: Positive = Field(2, description="Worker processes.")
+    ps: Positive = Field(1, description="Parameter servers, under `parameter_server`.")
+
+
+class Staleness(Section):
+    """What bounds the staleness of asynchronous updates."""
+
+    scale: bool = Field(False, description="Divides a gradient by one plus its staleness.")
+    max_in_flight: Positive | None = Field(
+        None, description="How many gradients are computed at once; by default as many as there are workers."
+    )
+
+
+class AllReduce(Section):
+    """How gradients are averaged among devices."""
+
+    algorithm: Literal["auto", "nccl", "hierarchical", "one_device", "ring"] = Field(
+        "auto",
+        description="`nccl`, `hierarchical` (copies among neighbours) or `one_device` under `mirrored`; `nccl` or "
+        "`ring` under `multi_worker_mirrored`.",
+    )
+    bytes_per_pack: Annotated[int, Field(ge=0)] = Field(
+        0, description="Gradients are sent in packs of so many bytes; 0 lets TensorFlow choose."
+    )
+
+
+class Threads(Section):
+    """TensorFlow's threads in the process that trains."""
+
+    inter_op: Annotated[int, Field(ge=0)] = Field(0, description="Operations side by side; 0 lets TensorFlow choose.")
+    intra_op: Annotated[int, Field(ge=0)] = Field(0, description="Threads within one; 0 lets TensorFlow choose.")
+
+
 class TrainerSettings(Section):
     """How a model is trained."""
 
@@ -208,11 +244,48 @@ class TrainerSettings(Section):
     run_fn: FunctionText | None = Field(
         None, description="`module:function`, a `run_fn` as stock TFX's Trainer calls it."
     )
-    strategy: Literal["single", "mirrored"] = Field("single", description="The distribution strategy.")
+    strategy: Literal[
+        "auto",
+        "single",
+        "mirrored",
+        "central_storage",
+        "multi_worker_mirrored",
+        "parameter_server",
+        "model_parallel",
+    ] = Field("single", description="The distribution strategy; `auto` chooses by what it sees and says so.")
     devices: Positive | None = Field(
         None, description="How many devices: GPUs, or logical CPU devices where there is none; all of them by default."
     )
-    precision: Literal["float32"] = Field("float32", description="The precision of the computation.")
+    mesh: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+        default_factory=lambda: [1, 2],
+        description="Under `model_parallel`, how many devices along the batch and along the model.",
+    )
+    cluster: Cluster = Field(default_factory=Cluster, description="Local processes, where TF_CONFIG names no cluster.")
+    update: Literal["sync", "async"] = Field(
+        "sync",
+        description="Under `parameter_server`: one update a step from all workers' gradients, or one from each "
+        "gradient as it comes. Asynchronous gradients grow stale.",
+    )
+    backup_workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Under `parameter_server` with `sync`: workers that compute a late part of a step once more."
+    )
+    staleness: Staleness = Field(
+        default_factory=Staleness, description="Under `parameter_server` with `async`: what bounds it."
+    )
+    all_reduce: AllReduce = Field(default_factory=AllReduce, description="How gradients are averaged.")
+    max_restarts: Annotated[int, Field(ge=0)] = Field(
+        3, description="How often a cluster that lost a process it needs starts again from its last checkpoint."
+    )
+    checkpoint_every: Annotated[int, Field(ge=0)] = Field(
+        200, description="Steps between two checkpoints, from which a run that was killed goes on; 0 for none."
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="The precision of the computation; weights, output layer and loss stay in float32."
+    )
+    threads: Threads = Field(default_factory=Threads, description="TensorFlow's threads.")
+    profile: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="The first and the last step of a TensorBoard trace of the executor."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Sets every random generator.")
     global_batch_size: Positive = Field(512, description="Rows in a step, over all devices together.")
     steps: Positive = Field(2000, description="Training steps at most.")

@@ -75,10 +75,21 @@ def fit(
       ModelRejected: the loss or a weight is NaN or infinite.
       ConfigError: early stopping watches what is not there.
     """
-    return _Loop(model, strategy, training, validation, settings, on_point).run()
+    return Loop(model, strategy, training, validation, settings, on_point).run()
 
 
-class _Loop:
+class Loop:
+    """A training of a model; strategies that need a loop of their own override `open`, `steps` and `evaluate`.
+
+    Args:
+      model: a compiled and built tf_keras.Model, made under the strategy.
+      strategy: the strategy.
+      training: what it learns from; not empty.
+      validation: what early stopping watches; may be empty.
+      settings: the section `trainer`.
+      on_point: hears each point of the curve.
+    """
+
     def __init__(
         self,
         model: Any,
@@ -96,36 +107,52 @@ class _Loop:
         self.on_point = on_point
         self.outcome = Outcome()
         self.finite_loss: tuple[int, float] | None = None
-        self.train, self.test = _step_functions(model, strategy)
 
     def run(self) -> Outcome:
-        self.build()
+        """Trains to the end; see `fit`."""
+        self.open()
         stopping = self.settings.early_stopping
         watch = _Watch(stopping, self.model) if stopping is not None else None
         interval = stopping.every if stopping is not None else max(1, self.settings.steps // _POINTS)
-        batches = self.training.training(self.settings.global_batch_size, self.settings.seed)
-        iterator = iter(strategies.distribute(self.strategy, batches))
         outcome, steps = self.outcome, self.settings.steps
         per_execution = 1
         while outcome.steps < steps and not outcome.stopped_early:
             self.model.reset_metrics()
             point = min(outcome.steps + interval, steps)
             while outcome.steps < point:
-                per_execution = self.execute(iterator, min(per_execution, point - outcome.steps))
+                per_execution = self.execute(min(per_execution, point - outcome.steps))
             self.measure(watch, last=outcome.steps == steps)
         self.finalize()
         outcome.best_step = outcome.steps if watch is None else watch.restore()
         return outcome
 
-    def build(self) -> None:
-        """Makes the variables of optimizer and metrics: a trace of the training step that makes any is done twice."""
-        with self.strategy.scope():
-            if hasattr(self.model.optimizer, "build"):  # tf_keras.optimizers.legacy has no such method
-                self.model.optimizer.build(self.model.trainable_variables)
+    def open(self) -> None:
+        """Makes what the steps need: the functions, all variables, the iterator over the training rows."""
+        self.train, self.test = _step_functions(self.model, self.strategy)
+        self.build_optimizer()
+        # A trace of the training step that makes variables is done twice: those of the metrics are made here.
         rows = self.validation if self.validation.rows else self.training
         batches, _ = rows.evaluation(self.settings.global_batch_size)
         self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(1))
         self.model.reset_metrics()
+        batches = self.training.training(self.settings.global_batch_size, self.settings.seed)
+        self.iterator = iter(strategies.distribute(self.strategy, batches))
+
+    def steps(self, count: int) -> float:
+        """Does some training steps; returns the mean loss since the metrics were reset."""
+        return float(self.train(self.iterator, tf.constant(count)))
+
+    def evaluate(self) -> dict[str, float]:
+        """Measures the validation rows; the metrics were reset before."""
+        batches, count = self.validation.evaluation()
+        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(count))
+        return results(self.model)
+
+    def build_optimizer(self) -> None:
+        """Makes the optimizer's variables."""
+        with self.strategy.scope():
+            if hasattr(self.model.optimizer, "build"):  # tf_keras.optimizers.legacy has no such method
+                self.model.optimizer.build(self.model.trainable_variables)
 
     def finalize(self) -> None:
         """Lets the optimizer end: with `use_ema` it gives the model its averaged weights, as `fit` would."""
@@ -133,14 +160,14 @@ class _Loop:
             with self.strategy.scope():
                 self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
-    def execute(self, iterator: Any, count: int) -> int:
+    def execute(self, count: int) -> int:
         """Runs some steps in one graph call.
 
         Returns:
           How many the next call should run, so that it takes about half a second.
         """
         started = time.monotonic()
-        loss = float(self.train(iterator, tf.constant(count)))
+        loss = self.steps(count)
         seconds = time.monotonic() - started
         outcome = self.outcome
         first = outcome.steps == 0
@@ -162,7 +189,7 @@ class _Loop:
         bad = [variable.name for variable in self.model.variables if not _finite(variable)]
         if bad:
             raise self.rejected(f"the weight {bad[0]}", math.nan)
-        point: dict[str, float] = {"step": outcome.steps, **_results(self.model)}
+        point: dict[str, float] = {"step": outcome.steps, **results(self.model)}
         if (watch is not None or last) and self.validation.rows:
             self.model.reset_metrics()
             point.update({f"val_{name}": value for name, value in self.evaluate().items()})
@@ -170,11 +197,6 @@ class _Loop:
         self.on_point(point)
         if watch is not None:
             outcome.stopped_early = watch.hears(point) and not last
-
-    def evaluate(self) -> dict[str, float]:
-        batches, count = self.validation.evaluation()
-        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(count))
-        return _results(self.model)
 
     def rejected(self, what: str, value: float) -> ModelRejected:
         """Says where the training went wrong, and why where the rows tell."""
@@ -258,7 +280,8 @@ def _step_functions(model: Any, strategy: tf.distribute.Strategy) -> tuple[Any, 
     return train, test
 
 
-def _results(model: Any) -> dict[str, float]:
+def results(model: Any) -> dict[str, float]:
+    """Returns the metrics of a model since they were reset."""
     return {name: float(np.mean(value)) for name, value in model.get_metrics_result().items()}
 
 
