@@ -211,6 +211,13 @@ SAME_SUMS = {"hyperparameters": {"optimizer": "sgd", "learning_rate": 0.1, "drop
 
 def train_mirrored(world: Path, out: Path) -> None:
     """Trains over two devices, in a child process, a model whose sums do not depend on how they are split."""
+    train_apart(world, out, strategy="mirrored", devices=2)
+
+
+def train_apart(world: Path, out: Path, **settings: Any) -> Any:
+    """Trains in a child process a model whose sums do not depend on how they are split; returns the request."""
     from evergreen.components.trainer import child
 
-    child.train(request(world, out, {**SAME_SUMS, "strategy": "mirrored", "devices": 2}))
+    asked = request(world, out, {**SAME_SUMS, **settings})
+    child.train(asked)
+    return asked

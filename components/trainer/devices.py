@@ -6,14 +6,70 @@ therefore called as early as a process can; where it comes too late, the Trainer
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from evergreen.components.errors import ConfigError
-from evergreen.components.trainer.settings import MIRRORED, TrainerSettings
+from evergreen.components.trainer.settings import (
+    AUTO,
+    MIRRORED,
+    MODEL_PARALLEL,
+    MULTI_WORKER,
+    ON_DEVICES,
+    PARAMETER_SERVER,
+    SINGLE,
+    Threads,
+    TrainerSettings,
+)
 
 _log = logging.getLogger(__name__)
+
+
+def resolve(settings: TrainerSettings) -> tuple[TrainerSettings, str]:
+    """Replaces `auto` by the strategy that fits what is there.
+
+    Args:
+      settings: the section `trainer`.
+
+    Returns:
+      The settings with a strategy by name, and why it was picked; an empty reason where the settings name it.
+    """
+    if settings.strategy != AUTO:
+        return settings, ""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    workers = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+    gpus = _gpus()
+    count = settings.devices or gpus or 1
+    if cluster.get("ps"):
+        picked, reason = PARAMETER_SERVER, f"TF_CONFIG names {len(cluster['ps'])} parameter servers"
+    elif workers > 1:
+        picked, reason = MULTI_WORKER, f"TF_CONFIG names {workers} workers and no parameter server"
+    elif count > 1:
+        there = f"there are {gpus} GPUs" if settings.devices is None else f"trainer.devices is {count}"
+        picked, reason = MIRRORED, there
+    else:
+        picked, reason = (
+            SINGLE,
+            "there is one GPU" if gpus else "there is no GPU, and trainer.devices asks for one device",
+        )
+    return dataclasses.replace(settings, strategy=picked), reason
+
+
+def _gpus() -> int:
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def count(settings: TrainerSettings) -> int:
+    """Returns how many devices of this machine the settings ask for, where they say so."""
+    if settings.strategy == MODEL_PARALLEL:
+        return settings.mesh[0] * settings.mesh[1]
+    return settings.devices or 1
 
 
 def configure(settings: TrainerSettings | Mapping[str, Any]) -> None:
@@ -24,27 +80,34 @@ def configure(settings: TrainerSettings | Mapping[str, Any]) -> None:
     """
     if not isinstance(settings, TrainerSettings):
         settings = TrainerSettings.from_dict(settings)
-    wanted = settings.devices or 1
-    if settings.strategy != MIRRORED or wanted == 1:
+    settings, _ = resolve(settings)
+    wanted = count(settings) if settings.strategy in ON_DEVICES else 1
+    if wanted == 1 and settings.threads == Threads():
         return
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
-        return
-    cpu = tf.config.list_physical_devices("CPU")[0]
     try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
+        tf.config.threading.set_inter_op_parallelism_threads(settings.threads.inter_op)
+        tf.config.threading.set_intra_op_parallelism_threads(settings.threads.intra_op)
+        if wanted > 1 and not tf.config.list_physical_devices("GPU"):
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
     except RuntimeError:
-        _log.info("TensorFlow has started: its logical devices stay as they are.")
+        _log.info("TensorFlow has started: its logical devices and threads stay as they are.")
 
 
 def enough(settings: TrainerSettings) -> bool:
-    """Tells whether this process has the logical devices that a training needs. Starts TensorFlow's context."""
+    """Tells whether this process has the logical devices and threads of a training. Starts TensorFlow's context."""
     import tensorflow as tf
 
-    if settings.strategy != MIRRORED or tf.config.list_physical_devices("GPU"):
+    threads = Threads(
+        tf.config.threading.get_inter_op_parallelism_threads(), tf.config.threading.get_intra_op_parallelism_threads()
+    )
+    if settings.threads not in (Threads(), threads):
+        return False
+    if settings.strategy not in ON_DEVICES or tf.config.list_physical_devices("GPU"):
         return True
-    return len(tf.config.list_logical_devices("CPU")) >= (settings.devices or 1)
+    return len(tf.config.list_logical_devices("CPU")) >= count(settings)
 
 
 def choose(settings: TrainerSettings) -> list[str]:
@@ -63,16 +126,19 @@ def choose(settings: TrainerSettings) -> list[str]:
 
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     names = [f"{kind}:{number}" for number, _ in enumerate(tf.config.list_logical_devices(kind))]
-    if settings.strategy != MIRRORED:
+    if settings.strategy not in ON_DEVICES:
         return names[:1]
-    wanted = settings.devices or (len(names) if kind == "GPU" else 1)
+    wanted = count(settings)
+    if settings.strategy != MODEL_PARALLEL and settings.devices is None and kind == "GPU":
+        wanted = len(names)
     if len(names) < wanted:
+        key = "mesh" if settings.strategy == MODEL_PARALLEL else "devices"
         raise ConfigError(
             f"there are not {wanted} devices",
-            f"received trainer.devices={wanted}, found {', '.join(names)}",
-            "Lower trainer.devices.",
+            f"received trainer.{key}={wanted}, found {', '.join(names)}",
+            f"Lower trainer.{key}.",
         )
-    if settings.global_batch_size % wanted:
+    if settings.strategy != MODEL_PARALLEL and settings.global_batch_size % wanted:
         raise ConfigError(
             "the batch cannot be split evenly",
             f"received trainer.global_batch_size={settings.global_batch_size}, expected a multiple of {wanted} devices",

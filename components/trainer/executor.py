@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
@@ -29,7 +31,11 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _train(request: Request) -> dict[str, Any]:
-    devices.configure(request.settings)
+    settings, reason = devices.resolve(request.settings)
+    if reason:
+        logging.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
+    request = dataclasses.replace(request, settings=settings, picked=reason)
+    devices.configure(settings)
     if not devices.enough(request.settings):
         return child.train(request)
     from evergreen.components.trainer import training

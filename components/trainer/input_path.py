@@ -37,23 +37,31 @@ class Dataset:
       rows: how many there are.
       rows_by_part: (span, split) to how many rows it gave.
       cached_bytes: memory that the rows take; 0 where they are read from the files each time.
-      batches: makes a tf.data.Dataset of (features, label) for a batch size; see `training` and `evaluation`.
+      batches: makes a tf.data.Dataset of (features, label) for a batch size, a seed (None for the files' order) and a
+        step to begin at; see `training` and `evaluation`.
       columns: the numbers in memory by feature; None where rows are read from the files.
     """
 
     rows: int
     rows_by_part: dict[tuple[int, str], int]
     cached_bytes: int
-    batches: Callable[[int, int | None], tf.data.Dataset]
+    batches: Callable[[int, int | None, int], tf.data.Dataset]
     columns: dict[str, np.ndarray] | None = None
 
-    def training(self, batch_size: int, seed: int) -> tf.data.Dataset:
-        """Returns shuffled batches without end, each epoch in another order, the same for the same seed."""
-        return _ready(self.batches(batch_size, seed))
+    def training(self, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
+        """Returns shuffled batches without end, each epoch in another order, the same for the same seed.
+
+        Args:
+          batch_size: rows in a batch.
+          seed: of the order.
+          start: the step to begin at. Rows in memory go on where that step would; rows that are read from files begin
+            an epoch of their own.
+        """
+        return _ready(self.batches(batch_size, seed, start))
 
     def evaluation(self, batch_size: int = EVALUATION_BATCH) -> tuple[tf.data.Dataset, int]:
         """Returns every row once, in the files' order, and the number of batches, the last of which may be small."""
-        return _ready(self.batches(batch_size, None)), -(-self.rows // batch_size)
+        return _ready(self.batches(batch_size, None, 0)), -(-self.rows // batch_size)
 
 
 def open_rows(
@@ -179,7 +187,7 @@ def _memory(array: np.ndarray) -> int:
 
 def _cached_batches(
     tensors: dict[str, tf.Tensor], label: str, rows: int
-) -> Callable[[int, int | None], tf.data.Dataset]:
+) -> Callable[[int, int | None, int], tf.data.Dataset]:
     @tf.autograph.experimental.do_not_convert
     def gather(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         batch = {name: tf.gather(tensor, index) for name, tensor in tensors.items()}
@@ -190,11 +198,12 @@ def _cached_batches(
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([np.int64(seed), epoch]))
         return tf.data.Dataset.from_tensor_slices(order)
 
-    def batches(batch_size: int, seed: int | None) -> tf.data.Dataset:
+    def batches(batch_size: int, seed: int | None, start: int) -> tf.data.Dataset:
         if seed is None:
             return tf.data.Dataset.range(rows).batch(batch_size).map(gather)
         # A batch may hold the end of one epoch and the beginning of the next: no row is left out.
-        order = tf.data.Dataset.counter().flat_map(lambda epoch: permutation(seed, epoch))
+        epoch, row = divmod(start * batch_size, rows)
+        order = tf.data.Dataset.counter(np.int64(epoch)).flat_map(lambda number: permutation(seed, number)).skip(row)
         return order.batch(batch_size, drop_remainder=True).map(gather, num_parallel_calls=1, deterministic=True)
 
     return batches
@@ -209,8 +218,9 @@ def _streamed(parts: Sequence[Part], graph: TransformGraph, names: list[str]) ->
         batch = graph.parse_and_apply(examples, names)
         return batch, batch.pop(label)
 
-    def batches(batch_size: int, seed: int | None) -> tf.data.Dataset:
+    def batches(batch_size: int, seed: int | None, start: int) -> tf.data.Dataset:
         paths = tf.data.Dataset.from_tensor_slices(files)
+        seed = seed if seed is None else seed + start
         if seed is None:
             records = paths.flat_map(_records).batch(batch_size)
         else:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from evergreen.components import progress
 from evergreen.components.errors import ConfigError, ModelRejected
 from evergreen.components.trainer import strategy as strategies
+from evergreen.components.trainer.checkpoints import Keeper, State
 from evergreen.components.trainer.input_path import Dataset, non_finite
 from evergreen.components.trainer.settings import EarlyStopping, TrainerSettings
 
@@ -40,6 +41,8 @@ class Outcome:
       trace_s: seconds of the first call.
       best_step: the step whose weights the model has.
       stopped_early: whether early stopping ended it.
+      resumed_from: the step of the checkpoint from which it went on; 0 where it began at the beginning.
+      checkpoints: how many it wrote.
     """
 
     steps: int = 0
@@ -48,6 +51,8 @@ class Outcome:
     trace_s: float = 0.0
     best_step: int = 0
     stopped_early: bool = False
+    resumed_from: int = 0
+    checkpoints: int = 0
 
 
 def fit(
@@ -57,6 +62,8 @@ def fit(
     validation: Dataset,
     settings: TrainerSettings,
     on_point: Callable[[dict[str, float]], None] = lambda point: None,
+    keeper: Keeper | None = None,
+    profile_dir: str | None = None,
 ) -> Outcome:
     """Trains a model in place.
 
@@ -67,6 +74,8 @@ def fit(
       validation: what early stopping watches; may be empty.
       settings: batch size, steps, seed and early stopping.
       on_point: hears each point of the curve.
+      keeper: writes checkpoints, and has those of a training that was cut off; None for none.
+      profile_dir: where the trace of `settings.profile` goes.
 
     Returns:
       What happened. With early stopping the model has the best weights that were measured.
@@ -75,7 +84,7 @@ def fit(
       ModelRejected: the loss or a weight is NaN or infinite.
       ConfigError: early stopping watches what is not there.
     """
-    return Loop(model, strategy, training, validation, settings, on_point).run()
+    return Loop(model, strategy, training, validation, settings, on_point, keeper, profile_dir).run()
 
 
 class Loop:
@@ -88,6 +97,8 @@ class Loop:
       validation: what early stopping watches; may be empty.
       settings: the section `trainer`.
       on_point: hears each point of the curve.
+      keeper: of the checkpoints; None for none.
+      profile_dir: where the trace of `settings.profile` goes.
     """
 
     def __init__(
@@ -97,7 +108,9 @@ class Loop:
         training: Dataset,
         validation: Dataset,
         settings: TrainerSettings,
-        on_point: Callable[[dict[str, float]], None],
+        on_point: Callable[[dict[str, float]], None] = lambda point: None,
+        keeper: Keeper | None = None,
+        profile_dir: str | None = None,
     ):
         self.model = model
         self.strategy = strategy
@@ -105,26 +118,86 @@ class Loop:
         self.validation = validation
         self.settings = settings
         self.on_point = on_point
+        self.keeper = keeper
+        self.profile_dir = profile_dir
+        self.tracing = False
+        self.watch: _Watch | None = None
         self.outcome = Outcome()
         self.finite_loss: tuple[int, float] | None = None
 
     def run(self) -> Outcome:
         """Trains to the end; see `fit`."""
-        self.open()
+        self.build_optimizer()
         stopping = self.settings.early_stopping
-        watch = _Watch(stopping, self.model) if stopping is not None else None
+        self.watch = _Watch(stopping, self.model) if stopping is not None else None
+        self.resume()
+        self.open()
         interval = stopping.every if stopping is not None else max(1, self.settings.steps // _POINTS)
         outcome, steps = self.outcome, self.settings.steps
         per_execution = 1
         while outcome.steps < steps and not outcome.stopped_early:
             self.model.reset_metrics()
-            point = min(outcome.steps + interval, steps)
+            point = min((outcome.steps // interval + 1) * interval, steps)
             while outcome.steps < point:
-                per_execution = self.execute(min(per_execution, point - outcome.steps))
-            self.measure(watch, last=outcome.steps == steps)
+                self.trace(outcome.steps)
+                per_execution = self.execute(min(per_execution, self.pause(point) - outcome.steps))
+            self.measure(last=outcome.steps == steps)
+            self.keep()
+        self.trace(None)
         self.finalize()
-        outcome.best_step = outcome.steps if watch is None else watch.restore()
+        outcome.best_step = outcome.steps if self.watch is None else self.watch.restore()
+        outcome.checkpoints = self.keeper.written if self.keeper is not None else 0
         return outcome
+
+    def resume(self) -> None:
+        """Goes on from a checkpoint, where a training that was cut off left one."""
+        keeper = self.keeper
+        state = keeper and keeper.read(self.model.get_weights(), [v.numpy() for v in self.optimizer_variables()])
+        if not state:
+            return
+        self.model.set_weights(state.weights)
+        for variable, value in zip(self.optimizer_variables(), state.optimizer, strict=True):
+            variable.assign(value)
+        self.outcome.steps = self.outcome.resumed_from = state.step
+        for point in state.values["curve"]:
+            self.outcome.curve.append(point)
+            self.on_point(point)
+        if self.watch is not None and "watch" in state.values:
+            self.watch.load(state.values["watch"], state.best)
+
+    def keep(self) -> None:
+        """Writes a checkpoint where enough steps went by since the last one; a finished training needs none."""
+        keeper, step = self.keeper, self.outcome.steps
+        if keeper is None or self.outcome.stopped_early or step >= self.settings.steps or not keeper.is_due(step):
+            return
+        values: dict[str, Any] = {"curve": self.outcome.curve}
+        best: list[np.ndarray] = []
+        if self.watch is not None:
+            values["watch"], best = self.watch.dump()
+        optimizer = [variable.numpy() for variable in self.optimizer_variables()]
+        keeper.write(State(step, values, self.model.get_weights(), optimizer, best))
+
+    def optimizer_variables(self) -> list[Any]:
+        """Returns the optimizer's variables: its counter, its slots, a loss scale."""
+        found = self.model.optimizer.variables
+        return list(found() if callable(found) else found)
+
+    def pause(self, point: int) -> int:
+        """Returns the step at which the graph call that comes must end: a point, or an end of the trace."""
+        first, last = self.settings.profile or (1, 0)
+        return min([point, *(edge for edge in (first - 1, last) if edge > self.outcome.steps)])
+
+    def trace(self, step: int | None) -> None:
+        """Starts or ends the TensorBoard trace of `settings.profile`, before the step after `step`; None ends it."""
+        if self.settings.profile is None or self.profile_dir is None:
+            return
+        first, last = self.settings.profile
+        if step is not None and step == first - 1 and not self.tracing:
+            tf.profiler.experimental.start(self.profile_dir)
+            self.tracing = True
+        elif self.tracing and (step is None or step >= last):
+            tf.profiler.experimental.stop()
+            self.tracing = False
 
     def open(self) -> None:
         """Makes what the steps need: the functions, all variables, the iterator over the training rows."""
@@ -135,7 +208,7 @@ class Loop:
         batches, _ = rows.evaluation(self.settings.global_batch_size)
         self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(1))
         self.model.reset_metrics()
-        batches = self.training.training(self.settings.global_batch_size, self.settings.seed)
+        batches = self.training.training(self.settings.global_batch_size, self.settings.seed, self.outcome.steps)
         self.iterator = iter(strategies.distribute(self.strategy, batches))
 
     def steps(self, count: int) -> float:
@@ -170,7 +243,7 @@ class Loop:
         loss = self.steps(count)
         seconds = time.monotonic() - started
         outcome = self.outcome
-        first = outcome.steps == 0
+        first = outcome.steps == outcome.resumed_from
         outcome.steps += count
         if not math.isfinite(loss):
             raise self.rejected("the loss", loss)
@@ -183,13 +256,14 @@ class Loop:
         outcome.step_ms.append(seconds / count * 1e3)
         return max(1, min(MAX_STEPS_PER_EXECUTION, round(_EXECUTION_S * count / max(seconds, 1e-6)), count * 4))
 
-    def measure(self, watch: _Watch | None, last: bool) -> None:
+    def measure(self, last: bool) -> None:
         """Adds a point to the curve; with early stopping on the validation rows too, else at the end only."""
         outcome = self.outcome
         bad = [variable.name for variable in self.model.variables if not _finite(variable)]
         if bad:
             raise self.rejected(f"the weight {bad[0]}", math.nan)
         point: dict[str, float] = {"step": outcome.steps, **results(self.model)}
+        watch = self.watch
         if (watch is not None or last) and self.validation.rows:
             self.model.reset_metrics()
             point.update({f"val_{name}": value for name, value in self.evaluate().items()})
@@ -246,6 +320,18 @@ class _Watch:
         else:
             self.without_gain += 1
         return self.without_gain >= self.settings.patience
+
+    def dump(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Returns what a checkpoint holds of it: numbers, and the best weights."""
+        # Infinity is no JSON, and nothing was measured then.
+        best = None if math.isinf(self.best) else self.best
+        return {"best": best, "step": self.best_step, "without": self.without_gain}, list(self.weights or [])
+
+    def load(self, values: dict[str, Any], weights: list[np.ndarray]) -> None:
+        """Takes what `dump` gave."""
+        self.best = -math.inf if values["best"] is None else values["best"]
+        self.best_step, self.without_gain = values["step"], values["without"]
+        self.weights = weights or None
 
     def restore(self) -> int:
         """Gives the model its best weights; returns their step."""

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,9 +84,12 @@ def build(
         "steps": outcome.steps,
         "best_step": outcome.best_step,
         "stopped_early": outcome.stopped_early,
+        "resumed_from": outcome.resumed_from,
+        "checkpoints": outcome.checkpoints,
         "final": outcome.curve[-1],
         "curve": outcome.curve,
         "strategy": settings.strategy,
+        "strategy_reason": request.picked,
         "devices": devices,
         "replicas": len(devices),
         "global_batch_size": settings.global_batch_size,
@@ -98,6 +102,7 @@ def build(
         "rows": {"train": training.rows, "validation": validation.rows},
         "rows_by_span": _by_span(training, validation),
         "epochs": round(outcome.steps * settings.global_batch_size / max(training.rows, 1), 2),
+        "peak_bytes": peak_bytes(devices),
         "cached_bytes": training.cached_bytes + validation.cached_bytes,
         "step_ms": {"p50": round(p50, 3), "p90": round(float(np.percentile(step_ms, 90)), 3)},
         "examples_per_second": round(settings.global_batch_size / p50 * 1e3, 1),
@@ -107,6 +112,22 @@ def build(
         "warm_start": dataclasses.asdict(start),
         "versions": versions(),
     }
+
+
+def peak_bytes(devices: Sequence[str]) -> dict[str, int]:
+    """Returns the most memory that was held at once, in bytes.
+
+    Args:
+      devices: device names; the allocator of each GPU counts what TensorFlow held there.
+
+    Returns:
+      By device; on CPUs `process`, which is all memory that the process ever held at once.
+    """
+    import tensorflow as tf
+
+    gpus = [name for name in devices if name.startswith("GPU")]
+    found = {name: int(tf.config.experimental.get_memory_info(name)["peak"]) for name in gpus}
+    return found or {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 def compact(report: Mapping[str, Any]) -> str:
@@ -164,6 +185,10 @@ class TensorBoard:
         self._folder = os.path.join(run_dir, "logs")
         self._writers: dict[str, Any] = {}
 
+    def folder(self, run: str) -> str:
+        """Returns the folder of a curve, `train` or `validation`; a trace goes there too."""
+        return os.path.join(self._folder, run)
+
     def point(self, point: Mapping[str, float]) -> None:
         """Writes a point of the curve.
 
@@ -180,7 +205,7 @@ class TensorBoard:
                 continue
             run = "validation" if name.startswith("val_") else "train"
             if run not in self._writers:
-                self._writers[run] = tf.summary.create_file_writer(os.path.join(self._folder, run))
+                self._writers[run] = tf.summary.create_file_writer(self.folder(run))
             with self._writers[run].as_default():
                 tf.summary.write(name.removeprefix("val_"), tf.constant(value, tf.float32), int(point["step"]), scalar)
 

@@ -78,6 +78,8 @@ class Request:
       run_dir: the ModelRun artifact's folder, to be written.
       base_model: None without a champion.
       transformed_examples: the window, materialized, in the order of `examples`; empty unless `run_fn` needs it.
+      picked: why `auto` picked the strategy; empty where the settings name it.
+      fingerprint: of the code and the packages: a checkpoint of other code is not gone on with.
       cache_bytes: how much memory the transformed rows may take; None for a share of what the machine has.
     """
 
@@ -92,6 +94,8 @@ class Request:
     run_dir: str
     base_model: BaseModel | None = None
     transformed_examples: tuple[Examples, ...] = ()
+    picked: str = ""
+    fingerprint: str = ""
     cache_bytes: int | None = None
 
     def to_json(self) -> str:
@@ -217,6 +221,7 @@ def from_artifacts(
             dataclasses.replace(one, span=raw.span, version=raw.version)
             for one, raw in zip(transformed, examples, strict=False)
         ),
+        fingerprint=parameters.get("fingerprint") or "",
     )
 
 

@@ -9,26 +9,47 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from evergreen.components.trainer.settings import MIRRORED, TrainerSettings
+from evergreen.components.trainer.settings import CENTRAL_STORAGE, MIRRORED, SINGLE, TrainerSettings
 
 
-def create(settings: TrainerSettings, devices: Sequence[str]) -> tf.distribute.Strategy:
+def create(settings: TrainerSettings, devices: Sequence[str], gradient_bytes: int = 0) -> tf.distribute.Strategy:
     """Makes the strategy.
 
     Args:
       settings: the section `trainer`.
       devices: device names; see `devices.choose`.
+      gradient_bytes: bytes of all gradients, for `all_reduce.bytes_per_pack`.
 
     Returns:
       For `single` TensorFlow's default strategy, which leaves no trace in graph or variables.
     """
     if settings.strategy == MIRRORED:
+        return tf.distribute.MirroredStrategy(
+            list(devices), cross_device_ops=_reduction(settings, devices, gradient_bytes)
+        )
+    if settings.strategy == CENTRAL_STORAGE:
+        return tf.distribute.experimental.CentralStorageStrategy(list(devices), parameter_device="CPU:0")
+    return tf.distribute.get_strategy()
+
+
+def _reduction(
+    settings: TrainerSettings, devices: Sequence[str], gradient_bytes: int
+) -> tf.distribute.CrossDeviceOps | None:
+    algorithm = settings.all_reduce.algorithm
+    on_cpu = all(name.startswith("CPU") for name in devices)
+    if algorithm == "one_device" or (algorithm == "auto" and on_cpu):
         # TensorFlow's default for CPU devices goes through collective operations: the same sums, but a step of a model
         # with 29 inputs takes 1.3 times as much of the CPU, and tracing it twice.
-        on_cpu = all(name.startswith("CPU") for name in devices)
-        reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
-        return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=reduction)
-    return tf.distribute.get_strategy()
+        return tf.distribute.ReductionToOneDevice()
+    # TensorFlow counts packs here, not their bytes.
+    packs = (
+        max(1, -(-gradient_bytes // settings.all_reduce.bytes_per_pack)) if settings.all_reduce.bytes_per_pack else 1
+    )
+    if algorithm == "hierarchical":
+        return tf.distribute.HierarchicalCopyAllReduce(num_packs=packs)
+    if algorithm == "nccl":
+        return tf.distribute.NcclAllReduce(num_packs=packs)
+    return None
 
 
 def distributes(strategy: tf.distribute.Strategy) -> bool:
@@ -88,7 +109,7 @@ def deterministic(settings: TrainerSettings) -> Iterator[None]:
     Args:
       settings: the section `trainer`.
     """
-    if settings.strategy == MIRRORED or not tf.config.list_physical_devices("GPU"):
+    if settings.strategy != SINGLE or not tf.config.list_physical_devices("GPU"):
         yield
         return
     from tensorflow.python.framework import config
@@ -98,3 +119,18 @@ def deterministic(settings: TrainerSettings) -> Iterator[None]:
         yield
     finally:
         config.disable_op_determinism()
+
+
+@contextlib.contextmanager
+def precision(settings: TrainerSettings) -> Iterator[None]:
+    """Sets the precision in which layers that are made meanwhile compute; their weights are float32.
+
+    Args:
+      settings: the section `trainer`. Under `mixed_float16` Keras scales the loss by itself.
+    """
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy(settings.precision)
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)

@@ -12,6 +12,7 @@ from evergreen.components import progress, user_code
 from evergreen.components.errors import ConfigError, DataRejected
 from evergreen.components.trainer import (
     autograph,
+    checkpoints,
     input_path,
     loop,
     report,
@@ -64,29 +65,34 @@ def train(request: Request) -> dict[str, Any]:
         build_model = user_code.load(spec, request.project_dir)
         graph = TransformGraph(request.transform_graph)
     devices = trainer_devices.choose(settings)
-    strategy = strategies.create(settings, devices)
     with strategies.deterministic(settings):
         with phases.phase("build", "building the model"):
             strategies.seed_everything(settings.seed)
-            # Signatures are traced from a model outside of the strategy, which leaves no trace of it in the export.
+            # Signatures are traced from a float32 model outside of the strategy: the export has no trace of either.
             served = user_model.build(build_model, spec, graph, settings.hyperparameters)
             features = user_model.features_of(served, graph, request.label, spec)
             core = user_model.trace_core(served, features, graph, spec)
             model = served
-            if strategies.distributes(strategy):
+            strategy = strategies.create(settings, devices, 4 * served.count_params())
+            if strategies.distributes(strategy) or settings.precision != "float32":
                 strategies.seed_everything(settings.seed)
-                with strategy.scope():
+                with strategies.precision(settings), strategy.scope():
                     model = user_model.build(build_model, spec, graph, settings.hyperparameters)
                     if not model.built:
                         model({name: _one_row(graph.specs[name]) for name in features})
+                if settings.precision != "float32":
+                    user_model.end_in_float32(model, spec)
         with phases.phase("warm_start", "taking weights from the champion"):
             start = warm_start.apply(model, graph, request.base_model, settings.warm_start)
         with phases.phase("input", "reading and transforming the rows"):
             training, validation = _rows(request, graph, features)
         board = report.TensorBoard(request.run_dir)
+        keeper = checkpoints.Keeper(checkpoints.folder(request), settings.checkpoint_every)
         with phases.phase("fit", "tracing the training step"):
             try:
-                outcome = loop.fit(model, strategy, training, validation, settings, board.point)
+                outcome = loop.fit(
+                    model, strategy, training, validation, settings, board.point, keeper, board.folder("train")
+                )
             except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
                 raise user_model.training_error(spec, error) from error
         board.close()
@@ -100,6 +106,7 @@ def train(request: Request) -> dict[str, Any]:
         request, devices, training, validation, start, outcome, parameters, features, exported, phases
     )
     report.write(result, request.run_dir)
+    keeper.clear()
     progress.report(1.0, f"trained {outcome.steps} steps")
     return result
 

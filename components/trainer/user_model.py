@@ -74,6 +74,28 @@ def build(function: Callable[..., Any], spec: str, graph: TransformGraph, hyperp
     return model
 
 
+def end_in_float32(model: Any, spec: str) -> None:
+    """Makes a model of mixed precision compute its last layers, and so its loss, in float32.
+
+    Args:
+      model: the model; its layers keep their weights.
+      spec: `module:function` that built it, for messages.
+
+    Raises:
+      ConfigError: the model is not a functional one and answers in less than float32.
+    """
+    outputs = tf.nest.flatten(getattr(model, "outputs", None) or [])
+    for output in outputs:
+        # Keras has no public way to change a layer's policy after it was made.
+        output._keras_history.layer._set_dtype_policy(tf_keras.mixed_precision.Policy("float32"))
+    if not outputs:
+        raise ConfigError(
+            f"the model of {spec} cannot be trained in mixed precision",
+            f"received a {type(model).__name__} whose last layer is not known, expected a functional model",
+            "Build it by tf_keras.Model(inputs, outputs), or set trainer.precision to float32.",
+        )
+
+
 def user_error(spec: str, error: Exception) -> ConfigError:
     """Names the line of the user's function that raised.
 

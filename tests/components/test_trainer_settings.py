@@ -24,10 +24,18 @@ def test_defaults_and_sections():
     [
         ({"run_fn": "m:f"}, "received 'both', expected one of `model` and `run_fn`"),
         ({"model": None}, "received 'neither'"),
-        ({"strategy": "ring"}, "trainer.strategy is wrong\nreceived 'ring', expected one of single, mirrored"),
-        ({"precision": "mixed_float16"}, "trainer.precision"),
+        (
+            {"strategy": "ring"},
+            "trainer.strategy is wrong\nreceived 'ring', expected one of auto, single, mirrored, central_storage",
+        ),
+        ({"precision": "float16"}, "expected one of float32, mixed_bfloat16, mixed_float16"),
         ({"steps": 0}, "trainer.steps"),
-        ({"devices": 2}, "1 under `single`"),
+        ({"devices": 2}, "1; several under mirrored"),
+        ({"strategy": "parameter_server", "cluster": {"workers": 3}, "backup_workers": 3}, "fewer than"),
+        ({"strategy": "multi_worker_mirrored", "cluster": {"workers": 3}}, "a multiple of the 3 devices or workers"),
+        ({"update": "sometimes"}, "expected one of sync, async"),
+        ({"all_reduce": {"algorithm": "gossip"}}, "trainer.all_reduce.algorithm"),
+        ({"profile": [5, 2]}, "the first and the last step"),
         ({"strategy": "mirrored", "devices": 3}, "a multiple of the 3 devices"),
         ({"early_stopping": {"evry": 1}}, "trainer.early_stopping.evry"),
         ({"early_stopping": {"every": 0}}, "at least 1"),
@@ -38,3 +46,18 @@ def test_what_is_wrong_is_named(values, message):
     with pytest.raises(ConfigError) as error:
         read(**values)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "shares"),
+    [
+        ({}, 1),
+        ({"strategy": "mirrored", "devices": 4}, 4),
+        ({"strategy": "model_parallel", "mesh": [2, 4]}, 2),
+        ({"strategy": "multi_worker_mirrored", "cluster": {"workers": 2}}, 2),
+        ({"strategy": "parameter_server", "cluster": {"workers": 3}, "backup_workers": 1}, 2),
+        ({"strategy": "parameter_server", "cluster": {"workers": 3}, "update": "async"}, 1),
+    ],
+)
+def test_a_batch_is_cut_into_as_many_parts_as_are_computed_at_once(values, shares):
+    assert read(global_batch_size=240, **values).shares == shares

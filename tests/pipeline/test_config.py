@@ -232,7 +232,7 @@ class TestMistakes:
             ("trainer.run_fn=m:f", "trainer (line 5): received both, expected one of `model` and `run_fn`"),
             ("trainer.model=null", "trainer (line 5): received neither"),
             ("trainer.model=model.build", "expected `module:function`, such as `model:build_model`"),
-            ("trainer.devices=2", "expected 1 with `strategy: single`"),
+            ("trainer.devices=2", "expected 1; several under mirrored, central_storage, model_parallel"),
             ("trainer.seed=-1", "expected a number, 0 or more"),
             ("trainer.warm_start=true", "expected a map"),
             ("trainer.early_stopping={every: 3000}", "expected at most `trainer.steps`, which is 2000"),
