@@ -56,8 +56,10 @@ def folder(request: Request) -> str:
     Args:
       request: the training.
     """
+    if request.checkpoint_dir:
+        return request.checkpoint_dir
     settings = json.loads(request.to_json())
-    for key in ("model_dir", "run_dir", "cache_bytes", "picked"):
+    for key in ("model_dir", "run_dir", "cache_bytes", "picked", "chief", "checkpoint_dir"):
         settings.pop(key)
     for key in ("max_restarts", "checkpoint_every", "profile"):
         settings["settings"].pop(key)

@@ -8,6 +8,7 @@ one marked line each; its log goes to standard error, which it shares with the p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from evergreen.components import errors, progress, user_code
@@ -39,33 +41,72 @@ def train(request: Request) -> dict[str, Any]:
       EvergreenError: what the training refuses, as it would here.
       RuntimeError: the child failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        request_file, result_file = os.path.join(folder, "request.json"), os.path.join(folder, "result.json")
+    with contextlib.closing(Child(request)) as child:
+        child.relay()
+        child.process.wait()
+        return child.result()
+
+
+class Child:
+    """A process that trains.
+
+    Args:
+      request: what to do.
+      environment: variables that it gets besides this process's.
+
+    Attributes:
+      process: the process.
+    """
+
+    def __init__(self, request: Request, environment: Mapping[str, str] | None = None):
+        self._folder = tempfile.TemporaryDirectory()
+        request_file = os.path.join(self._folder.name, "request.json")
+        self._result_file = os.path.join(self._folder.name, "result.json")
         with open(request_file, "w", encoding="utf-8") as file:
             file.write(request.to_json())
-        child = subprocess.Popen(
-            [sys.executable, "-m", "evergreen.components.trainer.child", request_file, result_file, str(os.getpid())],
+        module = "evergreen.components.trainer.child"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, request_file, self._result_file, str(os.getpid())],
             stdout=subprocess.PIPE,
-            env=user_code.child_environment(request.project_dir),
+            env={**user_code.child_environment(request.project_dir), **(environment or {})},
             text=True,
         )
-        try:
-            assert child.stdout is not None
-            for line in child.stdout:
-                _relay(line)
-            status = child.wait()
-        finally:
-            child.kill()
-            child.wait()
-        if not os.path.exists(result_file):
-            raise RuntimeError(f"the training process ended with {status} and left no result")
-        with open(result_file, encoding="utf-8") as file:
+
+    def relay(self) -> None:
+        """Passes on what the child prints until it ends: progress to the listener, the rest to standard output."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            _relay(line)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the child came to an end of its own: a report, a refusal or an exception."""
+        return os.path.exists(self._result_file)
+
+    def result(self) -> dict[str, Any]:
+        """Returns the report of a child that has ended.
+
+        Raises:
+          EvergreenError: what the training refused.
+          RuntimeError: the child failed, or left nothing.
+        """
+        if not self.has_result:
+            raise RuntimeError(f"the training process ended with {self.process.poll()} and left no result")
+        with open(self._result_file, encoding="utf-8") as file:
             result = json.load(file)
-    if "report" in result:
-        return dict(result["report"])
-    if "error" in result:
-        raise getattr(errors, result["error"])(*result["parts"])
-    raise RuntimeError(f"the training process failed:\n{result['traceback']}")
+        if "report" in result:
+            return dict(result["report"])
+        if "error" in result:
+            raise getattr(errors, result["error"])(*result["parts"])
+        raise RuntimeError(f"the training process failed:\n{result['traceback']}")
+
+    def close(self) -> None:
+        """Ends the child if it runs still, and removes its files."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._folder.cleanup()
 
 
 def _relay(line: str) -> None:

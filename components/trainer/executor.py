@@ -9,8 +9,9 @@ from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from evergreen.components.trainer import child, devices, report
+from evergreen.components.trainer import child, devices, job, report
 from evergreen.components.trainer.request import Request, from_artifacts
+from evergreen.components.trainer.settings import MULTI_WORKER
 
 
 class Executor(base_executor.BaseExecutor):
@@ -35,6 +36,8 @@ def _train(request: Request) -> dict[str, Any]:
     if reason:
         logging.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
     request = dataclasses.replace(request, settings=settings, picked=reason)
+    if settings.strategy == MULTI_WORKER:
+        return job.train(request)
     devices.configure(settings)
     if not devices.enough(request.settings):
         return child.train(request)

@@ -20,10 +20,11 @@ from evergreen.components.errors import ConfigError, ModelRejected
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.checkpoints import Keeper, State
 from evergreen.components.trainer.input_path import Dataset, non_finite
-from evergreen.components.trainer.settings import EarlyStopping, TrainerSettings
+from evergreen.components.trainer.settings import MULTI_WORKER, EarlyStopping, TrainerSettings
 
 MAX_STEPS_PER_EXECUTION = 50
 _EXECUTION_S = 0.5
+_STEPS_IN_STEP = 10
 _POINTS = 20
 # As tf_keras's EarlyStopping tells metrics that grow from those that fall.
 _GROWING = ("acc", "accuracy", "auc", "precision", "recall", "r2_score", "prc")
@@ -253,6 +254,10 @@ class Loop:
         if first:
             outcome.trace_s = seconds
             return 2
+        if self.settings.strategy == MULTI_WORKER:
+            # Every process must do the same number of steps, and each has a clock of its own.
+            outcome.step_ms.append(seconds / count * 1e3)
+            return min(_STEPS_IN_STEP, count * 2)
         outcome.step_ms.append(seconds / count * 1e3)
         return max(1, min(MAX_STEPS_PER_EXECUTION, round(_EXECUTION_S * count / max(seconds, 1e-6)), count * 4))
 

@@ -50,6 +50,7 @@ class Phases:
 def build(
     request: Request,
     devices: list[str],
+    replicas: int,
     training: Dataset,
     validation: Dataset,
     start: Result,
@@ -63,7 +64,8 @@ def build(
 
     Args:
       request: what was asked.
-      devices: the devices of the strategy.
+      devices: this process's devices of the strategy.
+      replicas: on how many devices the model was trained, in all processes.
       training: the training rows.
       validation: the validation rows.
       start: how it started.
@@ -91,8 +93,9 @@ def build(
         "strategy": settings.strategy,
         "strategy_reason": request.picked,
         "devices": devices,
-        "replicas": len(devices),
+        "replicas": replicas,
         "global_batch_size": settings.global_batch_size,
+        "per_replica_batch_size": -(-settings.global_batch_size // replicas),
         "precision": settings.precision,
         "seed": settings.seed,
         "hyperparameters": settings.hyperparameters,

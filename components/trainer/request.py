@@ -78,6 +78,8 @@ class Request:
       run_dir: the ModelRun artifact's folder, to be written.
       base_model: None without a champion.
       transformed_examples: the window, materialized, in the order of `examples`; empty unless `run_fn` needs it.
+      chief: whether this process exports and reports; the others of a cluster only compute.
+      checkpoint_dir: where the checkpoints are; empty for beside the Trainer's outputs.
       picked: why `auto` picked the strategy; empty where the settings name it.
       fingerprint: of the code and the packages: a checkpoint of other code is not gone on with.
       cache_bytes: how much memory the transformed rows may take; None for a share of what the machine has.
@@ -94,6 +96,8 @@ class Request:
     run_dir: str
     base_model: BaseModel | None = None
     transformed_examples: tuple[Examples, ...] = ()
+    chief: bool = True
+    checkpoint_dir: str = ""
     picked: str = ""
     fingerprint: str = ""
     cache_bytes: int | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from evergreen.components.trainer.settings import CENTRAL_STORAGE, MIRRORED, SINGLE, TrainerSettings
+from evergreen.components.trainer.settings import CENTRAL_STORAGE, MIRRORED, MULTI_WORKER, SINGLE, TrainerSettings
 
 
 def create(settings: TrainerSettings, devices: Sequence[str], gradient_bytes: int = 0) -> tf.distribute.Strategy:
@@ -27,6 +27,13 @@ def create(settings: TrainerSettings, devices: Sequence[str], gradient_bytes: in
         return tf.distribute.MirroredStrategy(
             list(devices), cross_device_ops=_reduction(settings, devices, gradient_bytes)
         )
+    if settings.strategy == MULTI_WORKER:
+        kinds = tf.distribute.experimental.CommunicationImplementation
+        options = tf.distribute.experimental.CommunicationOptions(
+            bytes_per_pack=settings.all_reduce.bytes_per_pack,
+            implementation={"ring": kinds.RING, "nccl": kinds.NCCL}.get(settings.all_reduce.algorithm, kinds.AUTO),
+        )
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if settings.strategy == CENTRAL_STORAGE:
         return tf.distribute.experimental.CentralStorageStrategy(list(devices), parameter_device="CPU:0")
     return tf.distribute.get_strategy()

@@ -23,6 +23,7 @@ from evergreen.components.trainer import (
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
+from evergreen.components.trainer.settings import MULTI_WORKER
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -60,6 +61,8 @@ def train(request: Request) -> dict[str, Any]:
     settings = request.settings
     spec = settings.model or ""
     autograph.leave_tf_keras_alone()
+    # TensorFlow joins a cluster before its first operation, or not at all.
+    joined = strategies.create(settings, ()) if settings.strategy == MULTI_WORKER else None
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)
@@ -73,7 +76,7 @@ def train(request: Request) -> dict[str, Any]:
             features = user_model.features_of(served, graph, request.label, spec)
             core = user_model.trace_core(served, features, graph, spec)
             model = served
-            strategy = strategies.create(settings, devices, 4 * served.count_params())
+            strategy = joined or strategies.create(settings, devices, 4 * served.count_params())
             if strategies.distributes(strategy) or settings.precision != "float32":
                 strategies.seed_everything(settings.seed)
                 with strategies.precision(settings), strategy.scope():
@@ -87,7 +90,7 @@ def train(request: Request) -> dict[str, Any]:
         with phases.phase("input", "reading and transforming the rows"):
             training, validation = _rows(request, graph, features)
         board = report.TensorBoard(request.run_dir)
-        keeper = checkpoints.Keeper(checkpoints.folder(request), settings.checkpoint_every)
+        keeper = checkpoints.Keeper(checkpoints.folder(request), settings.checkpoint_every, request.chief)
         with phases.phase("fit", "tracing the training step"):
             try:
                 outcome = loop.fit(
@@ -96,6 +99,8 @@ def train(request: Request) -> dict[str, Any]:
             except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
                 raise user_model.training_error(spec, error) from error
         board.close()
+    if not request.chief:
+        return {"steps": outcome.steps}
     with phases.phase("export", "exporting the model"):
         if model is not served:
             served.set_weights(model.get_weights())
@@ -103,7 +108,17 @@ def train(request: Request) -> dict[str, Any]:
         warm_start.save(served, graph, request.model_dir)
     parameters = sum(int(tf.size(variable)) for variable in served.weights)
     result = report.build(
-        request, devices, training, validation, start, outcome, parameters, features, exported, phases
+        request,
+        devices,
+        strategy.num_replicas_in_sync,
+        training,
+        validation,
+        start,
+        outcome,
+        parameters,
+        features,
+        exported,
+        phases,
     )
     report.write(result, request.run_dir)
     keeper.clear()
