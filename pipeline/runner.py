@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import datetime
 import gc
+import itertools
 import json
 import os
 import time
@@ -50,10 +51,20 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+_given: set[str] = set()
+
+
 def new_run_id() -> str:
-    """Returns the id of a run that starts now: its time in UTC, which sorts, and the process."""
+    """Returns the id of a run that starts now: its time in UTC, which sorts, and the process.
+
+    TFX takes two runs of one id for one run and answers the second by the first, so a second run of this process within
+    a second gets a number.
+    """
     now = datetime.datetime.now(datetime.timezone.utc)
-    return now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}"
+    first = now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}"
+    run_id = next(name for n in itertools.count(1) if (name := first if n == 1 else f"{first}.{n}") not in _given)
+    _given.add(run_id)
+    return run_id
 
 
 def retrain(
