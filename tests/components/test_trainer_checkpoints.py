@@ -96,7 +96,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bits(world, tmp_path, mo
         training.run(cut)
     monkeypatch.setattr(loop.Loop, "execute", execute)
     report = training.run(cut)
-    assert 15 <= report["resumed_from"] <= 22 and report["steps"] == 40
+    assert 15 <= report["resumed_from"] <= 30 and report["steps"] == 40
     assert [point["step"] for point in report["curve"]] == sorted({point["step"] for point in report["curve"]})
     assert report["curve"][-1]["step"] == 40
     one, two = weights(whole), weights(cut)
