@@ -56,38 +56,6 @@ class Outcome:
     checkpoints: int = 0
 
 
-def fit(
-    model: Any,
-    strategy: tf.distribute.Strategy,
-    training: Dataset,
-    validation: Dataset,
-    settings: TrainerSettings,
-    on_point: Callable[[dict[str, float]], None] = lambda point: None,
-    keeper: Keeper | None = None,
-    profile_dir: str | None = None,
-) -> Outcome:
-    """Trains a model in place.
-
-    Args:
-      model: a compiled and built tf_keras.Model, made under the strategy.
-      strategy: the strategy.
-      training: what it learns from; not empty.
-      validation: what early stopping watches; may be empty.
-      settings: batch size, steps, seed and early stopping.
-      on_point: hears each point of the curve.
-      keeper: writes checkpoints, and has those of a training that was cut off; None for none.
-      profile_dir: where the trace of `settings.profile` goes.
-
-    Returns:
-      What happened. With early stopping the model has the best weights that were measured.
-
-    Raises:
-      ModelRejected: the loss or a weight is NaN or infinite.
-      ConfigError: early stopping watches what is not there.
-    """
-    return Loop(model, strategy, training, validation, settings, on_point, keeper, profile_dir).run()
-
-
 class Loop:
     """A training of a model; strategies that need a loop of their own override `open`, `steps` and `evaluate`.
 
@@ -127,7 +95,15 @@ class Loop:
         self.finite_loss: tuple[int, float] | None = None
 
     def run(self) -> Outcome:
-        """Trains to the end; see `fit`."""
+        """Trains the model in place.
+
+        Returns:
+          What happened. With early stopping the model has the best weights that were measured.
+
+        Raises:
+          ModelRejected: the loss or a weight is NaN or infinite.
+          ConfigError: early stopping watches what is not there.
+        """
         self.build_optimizer()
         stopping = self.settings.early_stopping
         self.watch = _Watch(stopping, self.model) if stopping is not None else None
@@ -216,6 +192,10 @@ class Loop:
         """Does some training steps; returns the mean loss since the metrics were reset."""
         return float(self.train(self.iterator, tf.constant(count)))
 
+    def training_results(self) -> dict[str, float]:
+        """Returns the training's metrics since they were reset."""
+        return results(self.model)
+
     def evaluate(self) -> dict[str, float]:
         """Measures the validation rows; the metrics were reset before."""
         batches, count = self.validation.evaluation()
@@ -267,7 +247,7 @@ class Loop:
         bad = [variable.name for variable in self.model.variables if not _finite(variable)]
         if bad:
             raise self.rejected(f"the weight {bad[0]}", math.nan)
-        point: dict[str, float] = {"step": outcome.steps, **results(self.model)}
+        point: dict[str, float] = {"step": outcome.steps, **self.training_results()}
         watch = self.watch
         if (watch is not None or last) and self.validation.rows:
             self.model.reset_metrics()
@@ -282,7 +262,7 @@ class Loop:
         before = (
             "" if self.finite_loss is None else f"; at step {self.finite_loss[0]} the loss was {self.finite_loss[1]:g}"
         )
-        rate = _learning_rate(self.model.optimizer)
+        rate = learning_rate(self.model.optimizer)
         reason = f"{what} is {value} by step {self.outcome.steps}{before}; the learning rate is {rate:g}"
         broken = non_finite(self.training.columns or {})
         if broken:
@@ -376,8 +356,12 @@ def results(model: Any) -> dict[str, float]:
     return {name: float(np.mean(value)) for name, value in model.get_metrics_result().items()}
 
 
-def _learning_rate(optimizer: Any) -> float:
-    """Returns the learning rate at the present step; NaN where the optimizer does not say."""
+def learning_rate(optimizer: Any) -> float:
+    """Returns the learning rate at the present step; NaN where the optimizer does not say.
+
+    Args:
+      optimizer: a Keras optimizer.
+    """
     rate = getattr(optimizer, "learning_rate", math.nan)
     if callable(rate) and not isinstance(rate, (tf.Variable, tf.Tensor)):
         rate = rate(optimizer.iterations)

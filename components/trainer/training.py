@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from typing import Any
@@ -15,6 +16,7 @@ from evergreen.components.trainer import (
     checkpoints,
     input_path,
     loop,
+    model_parallel,
     report,
     signatures,
     user_model,
@@ -23,7 +25,7 @@ from evergreen.components.trainer import (
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
-from evergreen.components.trainer.settings import MULTI_WORKER
+from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -85,6 +87,13 @@ def train(request: Request) -> dict[str, Any]:
                         model({name: _one_row(graph.specs[name]) for name in features})
                 if settings.precision != "float32":
                     user_model.end_in_float32(model, spec)
+            mesh, divided = None, None
+            if settings.strategy == MODEL_PARALLEL:
+                model_parallel.check(served, spec)
+                strategies.seed_everything(settings.seed)
+                mesh = model_parallel.make_mesh(settings, devices)
+                again = functools.partial(user_model.build, build_model, spec, graph, settings.hyperparameters)
+                divided = model_parallel.divide(again, served, mesh)
         with phases.phase("warm_start", "taking weights from the champion"):
             start = warm_start.apply(model, graph, request.base_model, settings.warm_start)
         with phases.phase("input", "reading and transforming the rows"):
@@ -93,9 +102,20 @@ def train(request: Request) -> dict[str, Any]:
         keeper = checkpoints.Keeper(checkpoints.folder(request), settings.checkpoint_every, request.chief)
         with phases.phase("fit", "tracing the training step"):
             try:
-                outcome = loop.fit(
-                    model, strategy, training, validation, settings, board.point, keeper, board.folder("train")
+                arguments = (
+                    model,
+                    strategy,
+                    training,
+                    validation,
+                    settings,
+                    board.point,
+                    keeper,
+                    board.folder("train"),
                 )
+                if mesh is not None:
+                    outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()
+                else:
+                    outcome = loop.Loop(*arguments).run()
             except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
                 raise user_model.training_error(spec, error) from error
         board.close()
@@ -110,7 +130,7 @@ def train(request: Request) -> dict[str, Any]:
     result = report.build(
         request,
         devices,
-        strategy.num_replicas_in_sync,
+        settings.mesh[0] if mesh is not None else strategy.num_replicas_in_sync,
         training,
         validation,
         start,
