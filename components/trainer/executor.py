@@ -9,10 +9,11 @@ from tfx.types import artifact_utils
 
 from evergreen.components.trainer import child, devices, report
 from evergreen.components.trainer.request import Request, from_artifacts
+from evergreen.components.trainer.settings import PARAMETER_SERVER
 
 
 class Executor(base_executor.BaseExecutor):
-    """Trains in this process, or in a child where TensorFlow has started with too few logical devices."""
+    """Trains in this process; in a child where this one's TensorFlow does not have the devices, or for a cluster."""
 
     def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
         """See `component.Trainer` for the inputs, outputs and parameters."""
@@ -30,7 +31,7 @@ class Executor(base_executor.BaseExecutor):
 
 def _train(request: Request) -> dict[str, Any]:
     devices.configure(request.settings)
-    if not devices.enough(request.settings):
+    if request.settings.strategy == PARAMETER_SERVER or not devices.enough(request.settings):
         return child.train(request)
     from evergreen.components.trainer import training
 

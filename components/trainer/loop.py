@@ -40,6 +40,8 @@ class Outcome:
       trace_s: seconds of the first call.
       best_step: the step whose weights the model has.
       stopped_early: whether early stopping ended it.
+      staleness: under `parameter_server` with `async`, how many updates were computed from weights so many updates old.
+      worker_losses: workers that died and were started again.
     """
 
     steps: int = 0
@@ -48,6 +50,8 @@ class Outcome:
     trace_s: float = 0.0
     best_step: int = 0
     stopped_early: bool = False
+    staleness: dict[int, int] = field(default_factory=dict)
+    worker_losses: int = 0
 
 
 def fit(

@@ -9,19 +9,25 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from evergreen.components.trainer.cluster import Cluster
 from evergreen.components.trainer.settings import MIRRORED, TrainerSettings
 
 
-def create(settings: TrainerSettings, devices: Sequence[str]) -> tf.distribute.Strategy:
+def create(settings: TrainerSettings, devices: Sequence[str], cluster: Cluster | None = None) -> tf.distribute.Strategy:
     """Makes the strategy.
 
     Args:
       settings: the section `trainer`.
       devices: device names; see `devices.choose`.
+      cluster: under `parameter_server`, the cluster; TensorFlow must not have started when it is connected to.
 
     Returns:
       For `single` TensorFlow's default strategy, which leaves no trace in graph or variables.
     """
+    if cluster is not None:
+        from evergreen.components.trainer import parameter_server
+
+        return parameter_server.create(cluster)
     if settings.strategy == MIRRORED:
         # TensorFlow's default for CPU devices goes through collective operations: the same sums, but a step of a model
         # with 29 inputs takes 1.3 times as much of the CPU, and tracing it twice.

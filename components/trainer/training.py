@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import Any
@@ -12,8 +13,10 @@ from evergreen.components import progress, user_code
 from evergreen.components.errors import ConfigError, DataRejected
 from evergreen.components.trainer import (
     autograph,
+    cluster,
     input_path,
     loop,
+    parameter_server,
     report,
     signatures,
     user_model,
@@ -22,6 +25,7 @@ from evergreen.components.trainer import (
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
+from evergreen.components.trainer.settings import PARAMETER_SERVER
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -55,16 +59,26 @@ def train(request: Request) -> dict[str, Any]:
       ConfigError: the user's functions or the settings do not fit.
       DataRejected: the window has no training rows.
       ModelRejected: training gave NaN.
+      LostProcess: a cluster lost a process that it cannot do without.
     """
+    with contextlib.ExitStack() as stack:
+        joined = None
+        if request.settings.strategy == PARAMETER_SERVER:
+            joined = stack.enter_context(cluster.join(request.settings, os.path.join(request.run_dir, "cluster")))
+        return _train(request, joined)
+
+
+def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
     settings = request.settings
     spec = settings.model or ""
     autograph.leave_tf_keras_alone()
     phases = report.Phases()
+    with phases.phase("start", "starting the devices"):
+        devices = trainer_devices.choose(settings, joined)
+        strategy = strategies.create(settings, devices, joined)
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)
         graph = TransformGraph(request.transform_graph)
-    devices = trainer_devices.choose(settings)
-    strategy = strategies.create(settings, devices)
     with strategies.deterministic(settings):
         with phases.phase("build", "building the model"):
             strategies.seed_everything(settings.seed)
@@ -72,13 +86,14 @@ def train(request: Request) -> dict[str, Any]:
             served = user_model.build(build_model, spec, graph, settings.hyperparameters)
             features = user_model.features_of(served, graph, request.label, spec)
             core = user_model.trace_core(served, features, graph, spec)
-            model = served
+            model = remote = served
             if strategies.distributes(strategy):
                 strategies.seed_everything(settings.seed)
                 with strategy.scope():
-                    model = user_model.build(build_model, spec, graph, settings.hyperparameters)
-                    if not model.built:
-                        model({name: _one_row(graph.specs[name]) for name in features})
+                    remote = user_model.build(build_model, spec, graph, settings.hyperparameters)
+                    if not remote.built:
+                        remote({name: _one_row(graph.specs[name]) for name in features})
+                model = remote if joined is None else served
         with phases.phase("warm_start", "taking weights from the champion"):
             start = warm_start.apply(model, graph, request.base_model, settings.warm_start)
         with phases.phase("input", "reading and transforming the rows"):
@@ -86,7 +101,12 @@ def train(request: Request) -> dict[str, Any]:
         board = report.TensorBoard(request.run_dir)
         with phases.phase("fit", "tracing the training step"):
             try:
-                outcome = loop.fit(model, strategy, training, validation, settings, board.point)
+                if joined is None:
+                    outcome = loop.fit(model, strategy, training, validation, settings, board.point)
+                else:
+                    outcome = parameter_server.fit(
+                        model, remote, strategy, joined, training, validation, settings, board.point
+                    )
             except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
                 raise user_model.training_error(spec, error) from error
         board.close()
