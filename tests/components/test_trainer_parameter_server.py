@@ -52,7 +52,8 @@ class Delay(layers.Layer):
         if not training:
             return x
         name = tf.where(tf.reduce_all(tf.math.is_finite(x)), "delay", "none")  # not a constant, which would be folded
-        pause = tf.where(tf.size(tf.io.matching_files(name)) > 0, 200_000, 0)
+        # Twice: before the one element, and before the end.
+        pause = tf.where(tf.size(tf.io.matching_files(name)) > 0, 100_000, 0)
         pauses = tf.data.Dataset.range(1).apply(testing.sleep(tf.cast(pause, tf.int64)))
         with tf.control_dependencies([pauses.reduce(tf.constant(0, tf.int64), lambda one, other: one + other)]):
             return tf.identity(x)
@@ -62,6 +63,21 @@ def build_model(transform_output, hyperparameters):
     size = tf_keras.Input((1,), name="size")
     model = tf_keras.Model({"size": size}, layers.Dense(1, activation="sigmoid")(Delay()(size)))
     model.compile("sgd", "binary_crossentropy")
+    return model
+"""
+
+# Its gradients depend on the rows alone: the order of the updates, and how stale they are, change no weight.
+LINEAR = """
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+
+def build_model(transform_output, hyperparameters):
+    colour, size = tf_keras.Input((1,), name="colour", dtype=tf.int64), tf_keras.Input((1,), name="size")
+    rows = layers.Flatten()(layers.Embedding(7, 1)(colour))
+    model = tf_keras.Model({"colour": colour, "size": size}, layers.Add()([rows, layers.Dense(1)(size)]))
+    model.compile(tf_keras.optimizers.SGD(0.01), lambda label, output: tf.reduce_mean(output, -1))
     return model
 """
 
@@ -75,9 +91,7 @@ def world(build_once):
 def project(build_once):
     return build_once(
         "parameter_server_project",
-        lambda folder: trainer_world.write_project(
-            folder, wide_model=WIDE, delayed_model=DELAYED, tiny_model=trainer_world.MODEL
-        ),
+        lambda folder: trainer_world.write_project(folder, wide_model=WIDE, delayed_model=DELAYED, linear_model=LINEAR),
     )
 
 
@@ -209,6 +223,14 @@ def test_asynchronous_updates_converge_and_their_staleness_is_counted(world, tmp
     assert report["final"]["val_loss"] == pytest.approx(single["final"]["val_loss"], abs=0.02)
     if most is not None:
         assert max(map(int, report["staleness"])) <= most
+
+
+@slow
+def test_no_asynchronous_update_is_lost(world, project, tmp_path):
+    settings = {"model": "linear_model:build_model", "steps": 300, "update": "async", "global_batch_size": 60}
+    asked = request(world, tmp_path / "ps", {**settings, "cluster": {"workers": 3, "ps": 1}}, project_dir=str(project))
+    print("staleness", train(asked)["staleness"])
+    assert_equals_single(world, asked, tmp_path / "single")
 
 
 def train_delayed(world, project, out, backup_workers):
