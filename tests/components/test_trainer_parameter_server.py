@@ -215,12 +215,12 @@ def test_backup_workers_and_split_variables_change_no_weight(world, project, tmp
     ids=["free", "scaled", "one in flight", "two in flight"],
 )
 def test_asynchronous_updates_converge_and_their_staleness_is_counted(world, tmp_path, staleness, most):
-    settings = {**trainer_world.SAME_SUMS, "steps": 200, "update": "async", "cluster": {"workers": 2, "ps": 1}}
+    settings = {**trainer_world.SAME_SUMS, "steps": 800, "update": "async", "cluster": {"workers": 2, "ps": 1}}
     report = train(request(world, tmp_path / "ps", {**settings, "staleness": staleness}))
     single = training.run(trainer_world.request(world, tmp_path / "single", {**settings, "strategy": "single"}))
     print("staleness", staleness, report["staleness"], report["final"], single["final"])
-    assert sum(report["staleness"].values()) == report["steps"] == 200
-    assert report["final"]["val_loss"] == pytest.approx(single["final"]["val_loss"], abs=0.02)
+    assert sum(report["staleness"].values()) == report["steps"] == 800
+    assert report["final"]["val_loss"] == pytest.approx(single["final"]["val_loss"], abs=0.01)
     if most is not None:
         assert max(map(int, report["staleness"])) <= most
 
