@@ -127,6 +127,11 @@ def main(request_file: str, result_file: str, parent: str, private: str = "") ->
     with open(result_file + ".part", "w", encoding="utf-8") as file:
         json.dump(result, file)
     os.replace(result_file + ".part", result_file)
+    if request.settings.strategy == PARAMETER_SERVER:
+        # TensorFlow's coordinator may wait for a worker that is gone while the interpreter takes it down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import logging
 import operator
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from evergreen.components.trainer.settings import TrainerSettings
 # The least bytes of a part of a variable that is split over the servers.
 MIN_SHARD_BYTES = 256 << 10
 _CHECK_S = 1.0
+_RETRY_S = 0.1
 _SUMS = ("sum", "none")
 # What TensorFlow raises where the other end of a connection is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
@@ -139,6 +140,14 @@ class ParameterServerLoop(loop.Loop):
             )
         self.sums = any(getattr(loss, "reduction", "auto") in _SUMS for loss in tf.nest.flatten(model.loss))
         self.pending: dict[concurrent.futures.Future, int] = {}
+        self.ended = threading.Event()
+
+    def run(self) -> loop.Outcome:
+        """See `Loop.run`."""
+        try:
+            return super().run()
+        finally:
+            self.ended.set()
 
     def open(self) -> None:
         """See `Loop.open`; hands the model's weights to the servers."""
@@ -205,7 +214,7 @@ class ParameterServerLoop(loop.Loop):
         value = self.coordinator.schedule(function, args=args)
         future: concurrent.futures.Future = concurrent.futures.Future()
         # Not a pool: its threads would hold up the end of this process where a worker never answers.
-        threading.Thread(target=_fetch, args=(value, future), daemon=True).start()
+        threading.Thread(target=_fetch, args=(value, future, self.ended), daemon=True).start()
         self.pending[future] = number
 
     def take(self) -> list[tuple[int, Any]]:
@@ -213,10 +222,9 @@ class ParameterServerLoop(loop.Loop):
         while True:
             self.joined.check()
             done, _ = concurrent.futures.wait(self.pending, _CHECK_S, concurrent.futures.FIRST_COMPLETED)
-            if any(future.exception() for future in done):
-                raise _first_error(self.pending)
             if done:
                 return [(self.pending.pop(future), future.result()) for future in done]
+            self.coordinator.done()  # raises what ended all functions, such as a ps that is gone
 
     def gradients(self, features: Any, label: Any, weight: Any) -> tuple[dict[str, tf.Tensor], list[Any]]:
         """Computes, on a worker, the gradients of a part of a batch, as its share in those of the whole.
@@ -464,18 +472,22 @@ def _parts(waiting: deque[Any], shape: tuple[int, ...]) -> list[Any]:
     return parts
 
 
-def _fetch(value: Any, future: concurrent.futures.Future) -> None:
-    try:
-        future.set_result(value.get())
-    except BaseException as error:
-        future.set_exception(error)
-
-
-def _first_error(futures: Iterable[concurrent.futures.Future]) -> BaseException:
-    """Returns what went wrong first: all other functions that were under way are cancelled by it."""
-    done, _ = concurrent.futures.wait(futures, _CHECK_S)
-    errors = [error for future in done if (error := future.exception()) is not None]
-    return next((error for error in errors if not isinstance(error, tf.errors.CancelledError)), errors[0])
+def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event) -> None:
+    """Waits for a function's result. The result of a worker that died before it was here is computed once more."""
+    while not ended.is_set():
+        try:
+            future.set_result(value.get())
+            return
+        except _LOST:
+            pass
+        except tf.errors.InvalidArgumentError as error:
+            if "remote_handle" not in str(error):  # what is left of a worker that was started again meanwhile
+                future.set_exception(error)
+                return
+        except BaseException as error:
+            future.set_exception(error)
+            return
+        ended.wait(_RETRY_S)
 
 
 def _cut(batch: Any, parts: int) -> list[tuple[Any, Any, tf.Tensor]]:
