@@ -1,18 +1,17 @@
-"""Training in a child process, for a process whose TensorFlow has started with too few logical devices.
+"""Training in a child process: where TensorFlow has started with too few logical devices, and to coordinate a cluster.
 
-    python -m evergreen.components.trainer.child REQUEST RESULT PARENT
+    python -m evergreen.components.trainer.child REQUEST RESULT PARENT [private]
 
 The child reads a request, trains, and writes the report or the refusal. Its progress comes over its standard output,
-one marked line each; its log goes to standard error, which it shares with the parent. It dies with its parent.
+one marked line each; its log goes to standard error, which it shares with the parent. It dies with its parent. The
+coordinator of a local cluster runs in a network of its own where the system has one; see `network`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,11 @@ from typing import Any
 
 from evergreen.components import errors, progress, user_code
 from evergreen.components.errors import EvergreenError
+from evergreen.components.trainer import cluster, network
+from evergreen.components.trainer import parent as parents
 from evergreen.components.trainer.request import Request
+from evergreen.components.trainer.settings import PARAMETER_SERVER
 
-_PR_SET_PDEATHSIG = 1
 _MARK = "evergreen-progress "
 
 
@@ -65,8 +66,10 @@ class Child:
         with open(request_file, "w", encoding="utf-8") as file:
             file.write(request.to_json())
         module = "evergreen.components.trainer.child"
+        prefix = _network(request)
+        command = [*prefix, sys.executable, "-m", module, request_file, self._result_file, str(os.getpid())]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, request_file, self._result_file, str(os.getpid())],
+            [*command, *(["private"] if prefix else [])],
             stdout=subprocess.PIPE,
             env={**user_code.child_environment(request.project_dir), **(environment or {})},
             text=True,
@@ -88,6 +91,7 @@ class Child:
 
         Raises:
           EvergreenError: what the training refused.
+          LostProcess: a cluster lost a process that it cannot do without.
           RuntimeError: the child failed, or left nothing.
         """
         if not self.has_result:
@@ -98,6 +102,8 @@ class Child:
             return dict(result["report"])
         if "error" in result:
             raise getattr(errors, result["error"])(*result["parts"])
+        if "lost" in result:
+            raise cluster.LostProcess(result["lost"])
         raise RuntimeError(f"the training process failed:\n{result['traceback']}")
 
     def close(self) -> None:
@@ -109,6 +115,21 @@ class Child:
         self._folder.cleanup()
 
 
+def _network(request: Request) -> tuple[str, ...]:
+    """Returns what to put before the child's command: a local cluster is kept from all others where that is possible.
+
+    A training that reads or writes a remote file system needs the network, as does one whose cluster is elsewhere.
+    """
+    if request.settings.strategy != PARAMETER_SERVER or cluster.read(os.environ) is not None:
+        return ()
+    base = () if request.base_model is None else (request.base_model.uri,)
+    uris = (*(one.uri for one in request.examples), request.transform_graph, request.model_dir, request.run_dir, *base)
+    prefix = () if any("://" in uri for uri in uris) else network.private_prefix()
+    if not prefix:
+        network.warn_of_open_ports()
+    return prefix
+
+
 def _relay(line: str) -> None:
     """Passes a line of the child on: progress to the listener, anything else to standard output."""
     if line.startswith(_MARK):
@@ -117,18 +138,18 @@ def _relay(line: str) -> None:
         sys.stdout.write(line)
 
 
-def main(request_file: str, result_file: str, parent: str) -> None:
+def main(request_file: str, result_file: str, parent: str, private: str = "") -> None:
     """Trains as the child.
 
     Args:
       request_file: a request as JSON.
       result_file: where the report or the refusal goes.
       parent: the parent's process id.
+      private: not empty where the child has a network of its own.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        sys.exit(1)  # the parent died before it could take the child with it
+    parents.die_with(int(parent))
+    if private:
+        network.raise_loopback()
     from evergreen.components.trainer import devices, training
 
     with open(request_file, encoding="utf-8") as file:
@@ -140,11 +161,18 @@ def main(request_file: str, result_file: str, parent: str) -> None:
         result = {"report": training.run(request)}
     except EvergreenError as error:
         result = {"error": type(error).__name__, "parts": [error.headline, error.reason, error.next_step]}
+    except cluster.LostProcess as error:
+        result = {"lost": str(error)}
     except Exception:
         result = {"traceback": traceback.format_exc()}
     with open(result_file + ".part", "w", encoding="utf-8") as file:
         json.dump(result, file)
     os.replace(result_file + ".part", result_file)
+    if request.settings.strategy == PARAMETER_SERVER:
+        # TensorFlow's coordinator may wait for a worker that is gone while the interpreter takes it down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.components.errors import ConfigError
+from evergreen.components.trainer.cluster import Cluster
 from evergreen.components.trainer.settings import (
     AUTO,
     MIRRORED,
@@ -110,18 +111,21 @@ def enough(settings: TrainerSettings) -> bool:
     return len(tf.config.list_logical_devices("CPU")) >= count(settings)
 
 
-def choose(settings: TrainerSettings) -> list[str]:
-    """Chooses the devices of a training.
+def choose(settings: TrainerSettings, cluster: Cluster | None = None) -> list[str]:
+    """Chooses the devices of a training. Starts TensorFlow's context, but for a cluster.
 
     Args:
       settings: the section `trainer`.
+      cluster: under `parameter_server`, the cluster.
 
     Returns:
-      Device names as TensorFlow takes them, for example `GPU:0`.
+      Device names as TensorFlow takes them, for example `GPU:0`; the workers of a cluster.
 
     Raises:
       ConfigError: the machine has fewer, or the batch cannot be split over them.
     """
+    if cluster is not None:
+        return [str(task) for task in cluster.plan.tasks("worker")]
     import tensorflow as tf
 
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"

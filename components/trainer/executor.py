@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from evergreen.components.trainer import child, devices, job, report
+from evergreen.components.trainer import child, cluster, devices, job, report
 from evergreen.components.trainer.request import Request, from_artifacts
-from evergreen.components.trainer.settings import MULTI_WORKER
+from evergreen.components.trainer.settings import MULTI_WORKER, PARAMETER_SERVER
 
 
 class Executor(base_executor.BaseExecutor):
@@ -39,8 +40,22 @@ def _train(request: Request) -> dict[str, Any]:
     if settings.strategy == MULTI_WORKER:
         return job.train(request)
     devices.configure(settings)
-    if not devices.enough(request.settings):
+    if settings.strategy == PARAMETER_SERVER:
+        return _with_restarts(request)
+    if not devices.enough(settings):
         return child.train(request)
     from evergreen.components.trainer import training
 
     return training.run(request)
+
+
+def _with_restarts(request: Request) -> dict[str, Any]:
+    """Trains in a child process, again from the last checkpoint where its cluster lost a process that it needs."""
+    for restarts in itertools.count():
+        try:
+            return {**child.train(request), "restarts": restarts}
+        except cluster.LostProcess as error:
+            if restarts >= request.settings.max_restarts:
+                raise
+            logging.warning("%s; the training begins again from its last checkpoint.", error)
+    raise AssertionError

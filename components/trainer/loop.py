@@ -44,6 +44,8 @@ class Outcome:
       stopped_early: whether early stopping ended it.
       resumed_from: the step of the checkpoint from which it went on; 0 where it began at the beginning.
       checkpoints: how many it wrote.
+      staleness: under `parameter_server` with `async`, how many updates were computed from weights so many updates old.
+      worker_losses: workers that died and were started again.
     """
 
     steps: int = 0
@@ -54,6 +56,8 @@ class Outcome:
     stopped_early: bool = False
     resumed_from: int = 0
     checkpoints: int = 0
+    staleness: dict[int, int] = field(default_factory=dict)
+    worker_losses: int = 0
 
 
 class Loop:
@@ -116,11 +120,11 @@ class Loop:
             self.model.reset_metrics()
             point = min((outcome.steps // interval + 1) * interval, steps)
             while outcome.steps < point:
-                self.trace(outcome.steps)
+                self.profile(outcome.steps)
                 per_execution = self.execute(min(per_execution, self.pause(point) - outcome.steps))
             self.measure(last=outcome.steps == steps)
             self.keep()
-        self.trace(None)
+        self.profile(None)
         self.finalize()
         outcome.best_step = outcome.steps if self.watch is None else self.watch.restore()
         outcome.checkpoints = self.keeper.written if self.keeper is not None else 0
@@ -164,7 +168,7 @@ class Loop:
         first, last = self.settings.profile or (1, 0)
         return min([point, *(edge for edge in (first - 1, last) if edge > self.outcome.steps)])
 
-    def trace(self, step: int | None) -> None:
+    def profile(self, step: int | None) -> None:
         """Starts or ends the TensorBoard trace of `settings.profile`, before the step after `step`; None ends it."""
         if self.settings.profile is None or self.profile_dir is None:
             return

@@ -110,6 +110,8 @@ def build(
         "step_ms": {"p50": round(p50, 3), "p90": round(float(np.percentile(step_ms, 90)), 3)},
         "examples_per_second": round(settings.global_batch_size / p50 * 1e3, 1),
         "trace_s": round(outcome.trace_s, 3),
+        "staleness": {str(updates): count for updates, count in outcome.staleness.items()},
+        "worker_losses": outcome.worker_losses,
         "seconds": phases.seconds,
         "seconds_total": round(sum(phases.seconds.values()), 3),
         "warm_start": dataclasses.asdict(start),

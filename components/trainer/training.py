@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -14,9 +15,11 @@ from evergreen.components.errors import ConfigError, DataRejected
 from evergreen.components.trainer import (
     autograph,
     checkpoints,
+    cluster,
     input_path,
     loop,
     model_parallel,
+    parameter_server,
     report,
     signatures,
     user_model,
@@ -25,7 +28,7 @@ from evergreen.components.trainer import (
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
-from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER
+from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, PARAMETER_SERVER
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -59,17 +62,30 @@ def train(request: Request) -> dict[str, Any]:
       ConfigError: the user's functions or the settings do not fit.
       DataRejected: the window has no training rows.
       ModelRejected: training gave NaN.
+      LostProcess: a cluster lost a process that it cannot do without.
     """
+    with contextlib.ExitStack() as stack:
+        joined = None
+        if request.settings.strategy == PARAMETER_SERVER:
+            joined = stack.enter_context(cluster.join(request.settings, os.path.join(request.run_dir, "cluster")))
+        return _train(request, joined)
+
+
+def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
     settings = request.settings
     spec = settings.model or ""
     autograph.leave_tf_keras_alone()
     # TensorFlow joins a cluster before its first operation, or not at all.
-    joined = strategies.create(settings, ()) if settings.strategy == MULTI_WORKER else None
+    early: Any = None
+    if joined is not None:
+        early = parameter_server.create(joined)
+    elif settings.strategy == MULTI_WORKER:
+        early = strategies.create(settings, ())
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)
         graph = TransformGraph(request.transform_graph)
-    devices = trainer_devices.choose(settings)
+    devices = trainer_devices.choose(settings, joined)
     with strategies.deterministic(settings):
         with phases.phase("build", "building the model"):
             strategies.seed_everything(settings.seed)
@@ -77,16 +93,17 @@ def train(request: Request) -> dict[str, Any]:
             served = user_model.build(build_model, spec, graph, settings.hyperparameters)
             features = user_model.features_of(served, graph, request.label, spec)
             core = user_model.trace_core(served, features, graph, spec)
-            model = served
-            strategy = joined or strategies.create(settings, devices, 4 * served.count_params())
+            model = remote = served
+            strategy = early or strategies.create(settings, devices, 4 * served.count_params())
             if strategies.distributes(strategy) or settings.precision != "float32":
                 strategies.seed_everything(settings.seed)
                 with strategies.precision(settings), strategy.scope():
-                    model = user_model.build(build_model, spec, graph, settings.hyperparameters)
-                    if not model.built:
-                        model({name: _one_row(graph.specs[name]) for name in features})
+                    remote = user_model.build(build_model, spec, graph, settings.hyperparameters)
+                    if not remote.built:
+                        remote({name: _one_row(graph.specs[name]) for name in features})
                 if settings.precision != "float32":
-                    user_model.end_in_float32(model, spec)
+                    user_model.end_in_float32(remote, spec)
+                model = remote if joined is None else served
             mesh, divided = None, None
             if settings.strategy == MODEL_PARALLEL:
                 model_parallel.check(served, spec)
@@ -112,7 +129,9 @@ def train(request: Request) -> dict[str, Any]:
                     keeper,
                     board.folder("train"),
                 )
-                if mesh is not None:
+                if joined is not None:
+                    outcome = parameter_server.fit(remote, joined, *arguments)
+                elif mesh is not None:
                     outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()
                 else:
                     outcome = loop.Loop(*arguments).run()
