@@ -28,7 +28,7 @@ from evergreen.components.trainer import (
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
-from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, PARAMETER_SERVER
+from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, PARAMETER_SERVER, TrainerSettings
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -149,7 +149,7 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
     result = report.build(
         request,
         devices,
-        settings.mesh[0] if mesh is not None else strategy.num_replicas_in_sync,
+        _replicas(settings, devices, strategy),
         training,
         validation,
         start,
@@ -163,6 +163,13 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
     keeper.clear()
     progress.report(1.0, f"trained {outcome.steps} steps")
     return result
+
+
+def _replicas(settings: TrainerSettings, devices: list[str], strategy: tf.distribute.Strategy) -> int:
+    """Returns on how many devices the model was trained."""
+    if settings.strategy == PARAMETER_SERVER:
+        return len(devices)
+    return settings.mesh[0] if settings.strategy == MODEL_PARALLEL else int(strategy.num_replicas_in_sync)
 
 
 def _empty(*folders: str) -> None:
