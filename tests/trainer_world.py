@@ -63,6 +63,8 @@ def build_model(transform_output, hyperparameters):
     model = tf_keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
     optimizer = tf_keras.optimizers.get(hyperparameters.get("optimizer", "adam"))
     optimizer.learning_rate = hyperparameters.get("learning_rate", 0.01)
+    if hyperparameters.get("schedule"):
+        optimizer = tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(0.05, 20))
     model.compile(optimizer, "binary_crossentropy", metrics=[tf_keras.metrics.AUC(name="auc")])
     return model
 """

@@ -141,3 +141,20 @@ def precision(settings: TrainerSettings) -> Iterator[None]:
         yield
     finally:
         tf_keras.mixed_precision.set_global_policy(before)
+
+
+def fit_optimizer(strategy: tf.distribute.Strategy, optimizer: Any) -> None:
+    """Makes an optimizer work under `central_storage`, where each replica writes the rate of a schedule.
+
+    Keras makes that variable without saying which replica's value counts, and the strategy then refuses the write.
+
+    Args:
+      strategy: the strategy, in whose scope the optimizer was made.
+      optimizer: a tf_keras optimizer.
+    """
+    rate = getattr(optimizer, "_current_learning_rate", None)
+    if isinstance(strategy, tf.distribute.experimental.CentralStorageStrategy) and rate is not None:
+        with strategy.scope():
+            optimizer._current_learning_rate = tf.Variable(
+                rate.numpy(), trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+            )

@@ -103,6 +103,7 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
                         remote({name: _one_row(graph.specs[name]) for name in features})
                 if settings.precision != "float32":
                     user_model.end_in_float32(remote, spec)
+                strategies.fit_optimizer(strategy, remote.optimizer)
                 model = remote if joined is None else served
             mesh, divided = None, None
             if settings.strategy == MODEL_PARALLEL:
