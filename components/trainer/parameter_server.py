@@ -299,7 +299,7 @@ class SyncLoop(ParameterServerLoop):
 class AsyncLoop(ParameterServerLoop):
     """Asynchronous training: each worker updates the weights as soon as it has a gradient, maybe of older weights.
 
-    A step is an update by one global batch. With `staleness.max_in_flight` of n, an update starts only when the nth
+    A step is an update by one global batch. Gradients are computed side by side and added one after the other. With `staleness.max_in_flight` of n, an update starts only when the nth
     before it is done: between the reading of weights and their update are at most 2(n - 1) other updates. Without it,
     as many are under way as there are workers, and a slow worker's may grow as stale as it is slow.
     """
@@ -314,6 +314,9 @@ class AsyncLoop(ParameterServerLoop):
         self.histogram: Counter[int] = Counter()
         with self.remote_strategy.scope():
             self.version = tf.Variable(0, trainable=False, dtype=tf.int64, name="version")
+        # Optimizers keep in variables what they are about to add: two at once would add each other's.
+        with tf.device(self.version.device):
+            self.turns = tf.raw_ops.MutexV2(shared_name="evergreen_turns")
         super().open()
 
     def trace(self, specs: Any) -> None:
@@ -330,14 +333,24 @@ class AsyncLoop(ParameterServerLoop):
         read = self.version.read_value()
         with tf.control_dependencies([read]):
             logs, gradients = self.gradients(features, label, tf.constant(1.0))
-        with tf.control_dependencies(tf.nest.flatten([parts.components(gradient) for gradient in gradients])):
+
+        # tf.CriticalSection would wait for itself: optimizers leave their replica's thread to apply gradients.
+        graph = tf.compat.v1.get_default_graph()
+        computed = tf.nest.flatten([parts.components(gradient) for gradient in gradients])
+        with tf.control_dependencies(computed), tf.device(self.turns.device):
+            turn = tf.raw_ops.MutexLock(mutex=self.turns)
+        before = set(graph.get_operations())
+        with tf.control_dependencies([turn]):
             staleness = self.version.read_value() - read
-        with tf.control_dependencies([self.version.assign_add(1, read_value=False), staleness]):
             if self.settings.staleness.scale:
                 gradients = [
                     parts.scaled(gradient, 1.0 / (1.0 + tf.cast(staleness, tf.float32))) for gradient in gradients
                 ]
             self.remote.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
+            self.version.assign_add(1)
+        made = [operation for operation in graph.get_operations() if operation not in before]
+        with tf.control_dependencies(made), tf.device(self.turns.device):
+            tf.raw_ops.ConsumeMutexLock(mutex_lock=turn)
         return logs, staleness
 
     def steps(self, count: int) -> float:

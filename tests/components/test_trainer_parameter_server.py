@@ -226,7 +226,8 @@ def test_asynchronous_updates_converge_and_their_staleness_is_counted(world, tmp
 
 
 @slow
-def test_no_asynchronous_update_is_lost(world, project, tmp_path):
+def test_no_asynchronous_update_is_lost_or_adds_another_ones(world, project, tmp_path):
+    """An optimizer's slots are shared: without a lock, two updates at once added some rows twice."""
     settings = {"model": "linear_model:build_model", "steps": 300, "update": "async", "global_batch_size": 60}
     asked = request(world, tmp_path / "ps", {**settings, "cluster": {"workers": 3, "ps": 1}}, project_dir=str(project))
     print("staleness", train(asked)["staleness"])
