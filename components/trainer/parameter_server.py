@@ -299,9 +299,10 @@ class SyncLoop(ParameterServerLoop):
 class AsyncLoop(ParameterServerLoop):
     """Asynchronous training: each worker updates the weights as soon as it has a gradient, maybe of older weights.
 
-    A step is an update by one global batch. Gradients are computed side by side and added one after the other. With `staleness.max_in_flight` of n, an update starts only when the nth
-    before it is done: between the reading of weights and their update are at most 2(n - 1) other updates. Without it,
-    as many are under way as there are workers, and a slow worker's may grow as stale as it is slow.
+    A step is an update by one global batch. Gradients are computed side by side and added one after the other. With
+    `staleness.max_in_flight` of n, an update starts only when the nth before it is done: between the reading of weights
+    and their update are at most 2(n - 1) other updates. Without it, as many are under way as there are workers, and a
+    slow worker's may grow as stale as it is slow.
     """
 
     def open(self) -> None:
