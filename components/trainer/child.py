@@ -24,7 +24,7 @@ from evergreen.components.errors import EvergreenError
 from evergreen.components.trainer import cluster, network
 from evergreen.components.trainer import parent as parents
 from evergreen.components.trainer.request import Request
-from evergreen.components.trainer.settings import PARAMETER_SERVER
+from evergreen.components.trainer.settings import MULTI_WORKER, ON_CLUSTERS, PARAMETER_SERVER
 
 _MARK = "evergreen-progress "
 
@@ -66,12 +66,13 @@ class Child:
         with open(request_file, "w", encoding="utf-8") as file:
             file.write(request.to_json())
         module = "evergreen.components.trainer.child"
-        prefix = _network(request)
+        environment = {**user_code.child_environment(request.project_dir), **(environment or {})}
+        prefix = _network(request, environment)
         command = [*prefix, sys.executable, "-m", module, request_file, self._result_file, str(os.getpid())]
         self.process = subprocess.Popen(
             [*command, *(["private"] if prefix else [])],
             stdout=subprocess.PIPE,
-            env={**user_code.child_environment(request.project_dir), **(environment or {})},
+            env=environment,
             text=True,
         )
 
@@ -115,12 +116,12 @@ class Child:
         self._folder.cleanup()
 
 
-def _network(request: Request) -> tuple[str, ...]:
+def _network(request: Request, environment: Mapping[str, str]) -> tuple[str, ...]:
     """Returns what to put before the child's command: a local cluster is kept from all others where that is possible.
 
     A training that reads or writes a remote file system needs the network, as does one whose cluster is elsewhere.
     """
-    if request.settings.strategy != PARAMETER_SERVER or cluster.read(os.environ) is not None:
+    if request.settings.strategy not in ON_CLUSTERS or cluster.read(environment) is not None:
         return ()
     base = () if request.base_model is None else (request.base_model.uri,)
     uris = (*(one.uri for one in request.examples), request.transform_graph, request.model_dir, request.run_dir, *base)
@@ -128,6 +129,17 @@ def _network(request: Request) -> tuple[str, ...]:
     if not prefix:
         network.warn_of_open_ports()
     return prefix
+
+
+def _run(request: Request) -> dict[str, Any]:
+    if request.settings.strategy == MULTI_WORKER and not request.checkpoint_dir:
+        from evergreen.components.trainer import job  # which needs no TensorFlow
+
+        return job.train(request)
+    from evergreen.components.trainer import devices, training
+
+    devices.configure(request.settings)
+    return training.run(request)
 
 
 def _relay(line: str) -> None:
@@ -150,15 +162,12 @@ def main(request_file: str, result_file: str, parent: str, private: str = "") ->
     parents.die_with(int(parent))
     if private:
         network.raise_loopback()
-    from evergreen.components.trainer import devices, training
-
     with open(request_file, encoding="utf-8") as file:
         request = Request.from_json(file.read())
     progress.set_listener(lambda fraction, text: print(_MARK + json.dumps([fraction, text]), flush=True))
     result: dict[str, Any]
     try:
-        devices.configure(request.settings)
-        result = {"report": training.run(request)}
+        result = {"report": _run(request)}
     except EvergreenError as error:
         result = {"error": type(error).__name__, "parts": [error.headline, error.reason, error.next_step]}
     except cluster.LostProcess as error:

@@ -7,13 +7,13 @@ therefore called as early as a process can; where it comes too late, the Trainer
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from evergreen.components.errors import ConfigError
+from evergreen.components.trainer import cluster as clusters
 from evergreen.components.trainer.cluster import Cluster
 from evergreen.components.trainer.settings import (
     AUTO,
@@ -41,12 +41,13 @@ def resolve(settings: TrainerSettings) -> tuple[TrainerSettings, str]:
     """
     if settings.strategy != AUTO:
         return settings, ""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    workers = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+    plan = clusters.read(os.environ)
+    servers = len(plan.tasks(clusters.PS)) if plan else 0
+    workers = len(plan.tasks(clusters.WORKER, clusters.CHIEF)) if plan else 0
     gpus = _gpus()
     count = settings.devices or gpus or 1
-    if cluster.get("ps"):
-        picked, reason = PARAMETER_SERVER, f"TF_CONFIG names {len(cluster['ps'])} parameter servers"
+    if servers:
+        picked, reason = PARAMETER_SERVER, f"TF_CONFIG names {servers} parameter servers"
     elif workers > 1:
         picked, reason = MULTI_WORKER, f"TF_CONFIG names {workers} workers and no parameter server"
     elif count > 1:

@@ -10,7 +10,7 @@ from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from evergreen.components.trainer import child, cluster, devices, job, report
+from evergreen.components.trainer import child, cluster, devices, report
 from evergreen.components.trainer.request import Request, from_artifacts
 from evergreen.components.trainer.settings import MULTI_WORKER, PARAMETER_SERVER
 
@@ -37,12 +37,10 @@ def _train(request: Request) -> dict[str, Any]:
     if reason:
         logging.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
     request = dataclasses.replace(request, settings=settings, picked=reason)
-    if settings.strategy == MULTI_WORKER:
-        return job.train(request)
     devices.configure(settings)
     if settings.strategy == PARAMETER_SERVER:
         return _with_restarts(request)
-    if not devices.enough(settings):
+    if settings.strategy == MULTI_WORKER or not devices.enough(settings):
         return child.train(request)
     from evergreen.components.trainer import training
 

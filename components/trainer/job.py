@@ -2,6 +2,7 @@
 
 Each process gets the request and its place in the cluster. The first one, the chief, exports and reports; the others
 compute their share and leave nothing. Where one dies, all are ended, and the job begins again from its last checkpoint.
+`child` runs the whole job in a network of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from evergreen.components.trainer import checkpoints, child
+from evergreen.components.errors import ConfigError
+from evergreen.components.trainer import checkpoints, child, cluster
 from evergreen.components.trainer.request import Request
 
 _log = logging.getLogger(__name__)
@@ -35,9 +37,16 @@ def train(request: Request) -> dict[str, Any]:
       The chief's report, with the number of restarts.
 
     Raises:
+      ConfigError: TF_CONFIG names hosts.
       EvergreenError: what the training refuses.
       RuntimeError: a process died more often than `trainer.max_restarts` allows.
     """
+    if cluster.read(os.environ) is not None:
+        raise ConfigError(
+            "multi_worker_mirrored cannot use the hosts of TF_CONFIG yet",
+            f"received {os.environ[cluster.VARIABLE]}; the strategy starts the processes of trainer.cluster here",
+            f"Unset {cluster.VARIABLE}, or use parameter_server.",
+        )
     request = dataclasses.replace(request, checkpoint_dir=checkpoints.folder(request))
     for restarts in range(request.settings.max_restarts + 1):
         with tempfile.TemporaryDirectory() as scratch, _processes(request, scratch) as tasks:

@@ -10,65 +10,23 @@ weights in the end.
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
-import logging
-import operator
 import threading
 from collections import Counter, deque
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from evergreen.components.errors import ConfigError
-from evergreen.components.trainer import cluster, loop
+from evergreen.components.trainer import cluster, loop, parts
 from evergreen.components.trainer.cluster import Cluster, LostProcess
 from evergreen.components.trainer.settings import TrainerSettings
 
-# The least bytes of a part of a variable that is split over the servers.
-MIN_SHARD_BYTES = 256 << 10
 _CHECK_S = 1.0
 _RETRY_S = 0.1
 _SUMS = ("sum", "none")
 # What TensorFlow raises where the other end of a connection is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
-
-
-def create(joined: Cluster) -> tf.distribute.Strategy:
-    """Connects to a cluster and makes the strategy, before TensorFlow does anything else in this process.
-
-    Args:
-      joined: from `cluster.join`.
-
-    Returns:
-      A strategy whose variables are on the parameter servers, those of 512 KiB and more split over them.
-
-    Raises:
-      ConfigError: a task does not answer, or a worker has several GPUs.
-      LostProcess: a local task ended.
-    """
-    joined.wait()
-    # A lost worker is reported by the loop in a line, not in pages for each of its closures.
-    tf.get_logger().setLevel(logging.CRITICAL)
-    plan = joined.plan
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({job: list(addresses) for job, addresses in plan.jobs.items()}),
-        task_type=plan.task.job,
-        task_id=plan.task.index,
-        rpc_layer="grpc",
-    )
-    partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
-        MIN_SHARD_BYTES, max_shards=len(plan.tasks(cluster.PS))
-    )
-    strategy = tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=partitioner)
-    if strategy.num_replicas_in_sync > 1:
-        raise ConfigError(
-            "a worker has several GPUs",
-            f"received {strategy.num_replicas_in_sync}, expected one at most",
-            "Start a worker for each GPU, with CUDA_VISIBLE_DEVICES set to it.",
-        )
-    return strategy
 
 
 def fit(remote: Any, joined: Cluster, *arguments: Any) -> loop.Outcome:
@@ -129,7 +87,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.open`; hands the model's weights to the servers."""
         super().open()
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.remote_strategy)
-        scatter(self.model.get_weights(), self.remote.weights)
+        parts.scatter(self.model.get_weights(), self.remote.weights)
         specs = tf.nest.map_structure(
             lambda spec: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype), self.iterator.element_spec
         )
@@ -181,7 +139,7 @@ class ParameterServerLoop(loop.Loop):
 
     def pull(self) -> None:
         """Gives the model in this process the servers' weights."""
-        self.model.set_weights(gather(self.remote.weights, self.model.weights))
+        self.model.set_weights(parts.gather(self.remote.weights, self.model.weights))
 
     def finalize(self) -> None:
         """See `Loop.finalize`."""
@@ -216,7 +174,7 @@ class ParameterServerLoop(loop.Loop):
           weight: its rows as a part of the batch's.
 
         Returns:
-          The loss, what regularization adds to it, and the predictions; and for each of `learned` the gradient.
+          What regularization adds to the loss, and the predictions; and for each of `learned` the gradient.
         """
         model, optimizer = self.remote, self.remote.optimizer
         with tf.GradientTape() as tape:
@@ -241,7 +199,7 @@ class ParameterServerLoop(loop.Loop):
             names = [variable.name for variable in model.trainable_variables]
             raise ValueError(f"No gradients provided for any variable: {names}.")
         self.learned = [variable for variable, _ in both]
-        logs = {"loss": share, "extra": extra * weight, "predictions": tf.cast(predictions, tf.float32)}
+        logs = {"extra": extra * weight, "predictions": tf.cast(predictions, tf.float32)}
         return logs, [gradient for _, gradient in both]
 
 
@@ -267,27 +225,27 @@ class SyncLoop(ParameterServerLoop):
         def compute(features: Any, label: tf.Tensor, weight: tf.Tensor) -> Any:
             def replica() -> Any:
                 logs, gradients = self.gradients(features, label, weight)
-                return logs, [_components(gradient) for gradient in gradients]
+                return logs, [parts.components(gradient) for gradient in gradients]
 
             return self.remote_strategy.run(replica)
 
         self.compute = compute.get_concrete_function(*specs, tf.TensorSpec([], tf.float32))
         _, gradients = self.compute.structured_outputs
-        received = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), gradients)
+        specs_back = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), gradients)
 
         @tf.function
-        def apply(parts: Any) -> None:
-            summed = [
-                _sum(list(gradients), variable)
-                for gradients, variable in zip(zip(*parts, strict=True), self.learned, strict=True)
+        def apply(received: Any) -> None:
+            gradients = [
+                parts.summed(list(gradients), variable)
+                for gradients, variable in zip(zip(*received, strict=True), self.learned, strict=True)
             ]
 
             def replica() -> None:
-                self.remote.optimizer.apply_gradients(zip(summed, self.learned, strict=True))
+                self.remote.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
 
             self.remote_strategy.run(replica)
 
-        self.apply = apply.get_concrete_function([received] * (self.workers - self.settings.backup_workers))
+        self.apply = apply.get_concrete_function([specs_back] * (self.workers - self.settings.backup_workers))
 
     def steps(self, count: int) -> float:
         """See `Loop.steps`."""
@@ -297,22 +255,22 @@ class SyncLoop(ParameterServerLoop):
 
     def step(self, batch: Any) -> float:
         """Does one step with a global batch."""
-        parts = {self.number + part: args for part, args in enumerate(_cut(batch, self.parts))}
-        first, self.number = self.number, self.number + len(parts)
-        for number, args in parts.items():
+        waiting = {self.number + part: args for part, args in enumerate(parts.cut(batch, self.parts))}
+        first, self.number = self.number, self.number + len(waiting)
+        for number, args in waiting.items():
             self.schedule(self.compute, args, number)
         results: dict[int, Any] = {}
         copied: set[int] = set()
-        while len(results) < len(parts):
-            missing = [number for number in parts if number not in results]
+        while len(results) < len(waiting):
+            missing = [number for number in waiting if number not in results]
             for number in missing if len(missing) <= self.settings.backup_workers else ():
                 idle = self.workers - len(self.pending)
                 if number not in copied and idle and len(self.pending) - len(missing) < self.settings.backup_workers:
-                    self.schedule(self.compute, parts[number], number)
+                    self.schedule(self.compute, waiting[number], number)
                     copied.add(number)
             # What is ready of earlier steps was computed twice.
             results.update((number, result) for number, result in self.take() if number >= first)
-        logs, gradients = zip(*(results[number] for number in parts), strict=True)
+        logs, gradients = zip(*(results[number] for number in waiting), strict=True)
         self.apply([list(gradient) for gradient in gradients])
         extra = tf.add_n([log["extra"] for log in logs])
         predictions = tf.concat([log["predictions"] for log in logs], 0)
@@ -322,9 +280,10 @@ class SyncLoop(ParameterServerLoop):
 class AsyncLoop(ParameterServerLoop):
     """Asynchronous training: each worker updates the weights as soon as it has a gradient, maybe of older weights.
 
-    A step is an update by one global batch. With `staleness.max_in_flight` of n, an update starts only when the nth
-    before it is done: between the reading of weights and their update are at most 2(n - 1) other updates. Without it,
-    as many are under way as there are workers, and a slow worker's may grow as stale as it is slow.
+    A step is an update by one global batch. Gradients are computed side by side and added one after the other. With
+    `staleness.max_in_flight` of n, an update starts only when the nth before it is done: between the reading of weights
+    and their update are at most 2(n - 1) other updates. Without it, as many are under way as there are workers, and a
+    slow worker's may grow as stale as it is slow.
     """
 
     def open(self) -> None:
@@ -337,6 +296,9 @@ class AsyncLoop(ParameterServerLoop):
         self.histogram: Counter[int] = Counter()
         with self.remote_strategy.scope():
             self.version = tf.Variable(0, trainable=False, dtype=tf.int64, name="version")
+        # Optimizers keep in variables what they are about to add: two at once would add each other's.
+        with tf.device(self.version.device):
+            self.turns = tf.raw_ops.MutexV2(shared_name="evergreen_turns")
         super().open()
 
     def trace(self, specs: Any) -> None:
@@ -353,12 +315,24 @@ class AsyncLoop(ParameterServerLoop):
         read = self.version.read_value()
         with tf.control_dependencies([read]):
             logs, gradients = self.gradients(features, label, tf.constant(1.0))
-        with tf.control_dependencies(tf.nest.flatten([_components(gradient) for gradient in gradients])):
+
+        # tf.CriticalSection would wait for itself: optimizers leave their replica's thread to apply gradients.
+        graph = tf.compat.v1.get_default_graph()
+        computed = tf.nest.flatten([parts.components(gradient) for gradient in gradients])
+        with tf.control_dependencies(computed), tf.device(self.turns.device):
+            turn = tf.raw_ops.MutexLock(mutex=self.turns)
+        before = set(graph.get_operations())
+        with tf.control_dependencies([turn]):
             staleness = self.version.read_value() - read
-        with tf.control_dependencies([self.version.assign_add(1, read_value=False), staleness]):
             if self.settings.staleness.scale:
-                gradients = [_scaled(gradient, 1.0 / (1.0 + tf.cast(staleness, tf.float32))) for gradient in gradients]
+                gradients = [
+                    parts.scaled(gradient, 1.0 / (1.0 + tf.cast(staleness, tf.float32))) for gradient in gradients
+                ]
             self.remote.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
+            self.version.assign_add(1)
+        made = [operation for operation in graph.get_operations() if operation not in before]
+        with tf.control_dependencies(made), tf.device(self.turns.device):
+            tf.raw_ops.ConsumeMutexLock(mutex_lock=turn)
         return logs, staleness
 
     def steps(self, count: int) -> float:
@@ -408,51 +382,6 @@ def refuse_own_steps(model: Any) -> None:
             )
 
 
-def scatter(weights: list[np.ndarray], variables: list[Any]) -> None:
-    """Assigns weights to variables of which some are split along their first axis.
-
-    Args:
-      weights: one array for each weight.
-      variables: the same in the same order, a split one as its parts, one after the other.
-    """
-    waiting = deque(variables)
-    for weight in weights:
-        row = 0
-        for variable in _parts(waiting, weight.shape):
-            if tuple(variable.shape) == weight.shape:
-                variable.assign(weight)
-            else:
-                variable.assign(weight[row : row + variable.shape[0]])
-                row += variable.shape[0]
-
-
-def gather(variables: list[Any], like: list[Any]) -> list[np.ndarray]:
-    """Reads variables of which some are split along their first axis.
-
-    Args:
-      variables: as in `scatter`.
-      like: variables of the whole shapes, in the same order.
-
-    Returns:
-      One array for each of `like`.
-    """
-    waiting = deque(variables)
-    found = []
-    for whole in like:
-        parts = [variable.numpy() for variable in _parts(waiting, tuple(whole.shape))]
-        found.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
-    return found
-
-
-def _parts(waiting: deque[Any], shape: tuple[int, ...]) -> list[Any]:
-    """Takes the variables that make up a weight of a shape off a queue."""
-    parts = [waiting.popleft()]
-    if tuple(parts[0].shape) != shape:
-        while sum(part.shape[0] for part in parts) < shape[0]:
-            parts.append(waiting.popleft())
-    return parts
-
-
 def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event) -> None:
     """Waits for a function's result. The result of a worker that died before it was here is computed once more."""
     while not ended.is_set():
@@ -469,36 +398,6 @@ def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event
             future.set_exception(error)
             return
         ended.wait(_RETRY_S)
-
-
-def _cut(batch: Any, parts: int) -> list[tuple[Any, Any, tf.Tensor]]:
-    """Cuts a batch into parts of as many rows, or one more; returns features, label and share of the rows of each."""
-    rows = int(tf.nest.flatten(batch)[0].shape[0])
-    bounds = [rows * part // parts for part in range(parts + 1)]
-    found = []
-    for start, end in itertools.pairwise(bounds):
-        features, label = tf.nest.map_structure(operator.itemgetter(slice(start, end)), batch)
-        found.append((features, label, tf.constant((end - start) / rows, tf.float32)))
-    return found
-
-
-def _components(gradient: Any) -> tuple[tf.Tensor, ...]:
-    """Returns a gradient as tensors: only the rows that it has, where it has few."""
-    return (gradient.values, gradient.indices) if isinstance(gradient, tf.IndexedSlices) else (gradient,)
-
-
-def _sum(gradients: list[tuple[tf.Tensor, ...]], variable: Any) -> Any:
-    if len(gradients[0]) == 1:
-        return tf.add_n([gradient for (gradient,) in gradients])
-    values, indices = (tf.concat(tensors, 0) for tensors in zip(*gradients, strict=True))
-    return tf.IndexedSlices(values, indices, tf.constant(variable.shape.as_list(), tf.int64))
-
-
-def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        values = gradient.values * tf.cast(factor, gradient.values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(factor, gradient.dtype)
 
 
 def _score_function(model: Any) -> Any:

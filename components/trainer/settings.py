@@ -219,6 +219,8 @@ class TrainerSettings:
                 yield f"trainer.{key}", number, f"at least {least}"
         if (self.devices or 1) > 1 and self.strategy not in (AUTO, *ON_DEVICES):
             yield "trainer.devices", self.devices, f"1; several under {', '.join(ON_DEVICES)}"
+        if self.precision != "float32" and self.strategy in (PARAMETER_SERVER, MODEL_PARALLEL):
+            yield "trainer.precision", self.precision, f"float32 under {self.strategy}"
         if self.backup_workers and self.backup_workers >= self.cluster.workers:
             yield "trainer.backup_workers", self.backup_workers, "fewer than `trainer.cluster.workers`"
         elif self.global_batch_size % max(1, self.shares):

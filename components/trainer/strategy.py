@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
+from evergreen.components.errors import ConfigError
+from evergreen.components.trainer.cluster import PS, Cluster
 from evergreen.components.trainer.settings import CENTRAL_STORAGE, MIRRORED, MULTI_WORKER, SINGLE, TrainerSettings
 
+# The least bytes of a part of a variable that is split over parameter servers.
+MIN_SHARD_BYTES = 256 << 10
 
-def create(settings: TrainerSettings, devices: Sequence[str], gradient_bytes: int = 0) -> tf.distribute.Strategy:
+
+def create(
+    settings: TrainerSettings, devices: Sequence[str], gradient_bytes: int = 0, cluster: Cluster | None = None
+) -> tf.distribute.Strategy:
     """Makes the strategy.
 
     Args:
       settings: the section `trainer`.
       devices: device names; see `devices.choose`.
       gradient_bytes: bytes of all gradients, for `all_reduce.bytes_per_pack`.
+      cluster: under `parameter_server`, the cluster; TensorFlow must not have started when it is connected to.
 
     Returns:
       For `single` TensorFlow's default strategy, which leaves no trace in graph or variables.
     """
+    if cluster is not None:
+        return _parameter_server(cluster)
     if settings.strategy == MIRRORED:
         return tf.distribute.MirroredStrategy(
             list(devices), cross_device_ops=_reduction(settings, devices, gradient_bytes)
@@ -57,6 +68,42 @@ def _reduction(
     if algorithm == "nccl":
         return tf.distribute.NcclAllReduce(num_packs=packs)
     return None
+
+
+def _parameter_server(joined: Cluster) -> tf.distribute.Strategy:
+    """Connects to a cluster and makes the strategy, before TensorFlow does anything else in this process.
+
+    Args:
+      joined: from `cluster.join`.
+
+    Returns:
+      A strategy whose variables are on the parameter servers, those of 512 KiB and more split over them.
+
+    Raises:
+      ConfigError: a task does not answer, or a worker has several GPUs.
+      LostProcess: a local task ended.
+    """
+    joined.wait()
+    # A lost worker is reported by the loop in a line, not in pages for each of its closures.
+    tf.get_logger().setLevel(logging.CRITICAL)
+    plan = joined.plan
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({job: list(addresses) for job, addresses in plan.jobs.items()}),
+        task_type=plan.task.job,
+        task_id=plan.task.index,
+        rpc_layer="grpc",
+    )
+    partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
+        MIN_SHARD_BYTES, max_shards=len(plan.tasks(PS))
+    )
+    strategy = tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=partitioner)
+    if strategy.num_replicas_in_sync > 1:
+        raise ConfigError(
+            "a worker has several GPUs",
+            f"received {strategy.num_replicas_in_sync}, expected one at most",
+            "Start a worker for each GPU, with CUDA_VISIBLE_DEVICES set to it.",
+        )
+    return strategy
 
 
 def distributes(strategy: tf.distribute.Strategy) -> bool:

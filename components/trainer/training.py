@@ -28,7 +28,7 @@ from evergreen.components.trainer import (
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
-from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, PARAMETER_SERVER, TrainerSettings
+from evergreen.components.trainer.settings import MODEL_PARALLEL, ON_CLUSTERS, PARAMETER_SERVER, TrainerSettings
 from evergreen.components.trainer.transform_graph import TransformGraph
 
 
@@ -76,11 +76,7 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
     spec = settings.model or ""
     autograph.leave_tf_keras_alone()
     # TensorFlow joins a cluster before its first operation, or not at all.
-    early: Any = None
-    if joined is not None:
-        early = parameter_server.create(joined)
-    elif settings.strategy == MULTI_WORKER:
-        early = strategies.create(settings, ())
+    early = strategies.create(settings, (), cluster=joined) if settings.strategy in ON_CLUSTERS else None
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)

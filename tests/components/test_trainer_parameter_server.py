@@ -16,7 +16,7 @@ import trainer_world
 
 from evergreen.components import model_layout, progress
 from evergreen.components.errors import ConfigError
-from evergreen.components.trainer import child, cluster, network, parameter_server, training
+from evergreen.components.trainer import child, cluster, network, parameter_server, parts, training
 
 pytestmark = pytest.mark.tensorflow
 slow = pytest.mark.slow
@@ -226,7 +226,8 @@ def test_asynchronous_updates_converge_and_their_staleness_is_counted(world, tmp
 
 
 @slow
-def test_no_asynchronous_update_is_lost(world, project, tmp_path):
+def test_no_asynchronous_update_is_lost_or_adds_another_ones(world, project, tmp_path):
+    """An optimizer's slots are shared: without a lock, two updates at once added some rows twice."""
     settings = {"model": "linear_model:build_model", "steps": 300, "update": "async", "global_batch_size": 60}
     asked = request(world, tmp_path / "ps", {**settings, "cluster": {"workers": 3, "ps": 1}}, project_dir=str(project))
     print("staleness", train(asked)["staleness"])
@@ -327,8 +328,8 @@ def test_a_model_with_a_step_of_its_own_is_refused(method):
 def test_weights_are_split_and_joined_as_the_variables_are():
     whole = [np.arange(10.0, dtype=np.float32).reshape(5, 2), np.float32(7), np.ones(3, np.float32)]
     shapes = [(2, 2), (2, 2), (1, 2), (), (3,)]
-    parts = [tf.Variable(tf.zeros(shape)) for shape in shapes]
-    parameter_server.scatter(whole, parts)
-    assert parts[2].numpy().tolist() == [[8.0, 9.0]]
-    joined = parameter_server.gather(parts, [tf.Variable(weight) for weight in whole])
+    variables = [tf.Variable(tf.zeros(shape)) for shape in shapes]
+    parts.scatter(whole, variables)
+    assert variables[2].numpy().tolist() == [[8.0, 9.0]]
+    joined = parts.gather(variables, [tf.Variable(weight) for weight in whole])
     assert all(np.array_equal(one, other) for one, other in zip(whole, joined, strict=True))

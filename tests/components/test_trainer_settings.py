@@ -33,6 +33,7 @@ def test_defaults_and_sections():
         ({"devices": 2}, "1; several under mirrored"),
         ({"strategy": "parameter_server", "cluster": {"workers": 3}, "backup_workers": 3}, "fewer than"),
         ({"strategy": "multi_worker_mirrored", "cluster": {"workers": 3}}, "a multiple of the 3 devices or workers"),
+        ({"strategy": "model_parallel", "precision": "mixed_bfloat16"}, "float32 under model_parallel"),
         ({"update": "sometimes"}, "expected one of sync, async"),
         ({"all_reduce": {"algorithm": "gossip"}}, "trainer.all_reduce.algorithm"),
         ({"profile": [5, 2]}, "the first and the last step"),
