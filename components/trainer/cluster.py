@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import itertools
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,13 +130,49 @@ def plan_local(workers: int, ps: int) -> Plan:
     Returns:
       Their addresses, on ports that are free now; this process is the coordinator.
     """
+    found = free_addresses(1 + workers + ps)
+    return Plan({CHIEF: found[:1], WORKER: found[1 : 1 + workers], PS: found[1 + workers :]})
+
+
+def free_addresses(count: int) -> list[str]:
+    """Finds addresses of this machine that nobody listens on now.
+
+    Args:
+      count: how many.
+
+    Returns:
+      Different ones, `host:port`.
+    """
     with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(1 + workers + ps):  # all are held at once, so that no two are the same
+        found = []
+        for _ in range(count):  # all are held at once, so that no two are the same
             held = stack.enter_context(socket.socket())
             held.bind((_HOST, 0))
-            ports.append(f"{_HOST}:{held.getsockname()[1]}")
-    return Plan({CHIEF: ports[:1], WORKER: ports[1 : 1 + workers], PS: ports[1 + workers :]})
+            found.append(f"{_HOST}:{held.getsockname()[1]}")
+    return found
+
+
+def with_restarts(train: Callable[[], dict[str, Any]], restarts: int) -> dict[str, Any]:
+    """Trains, again from the last checkpoint where the cluster lost a process that it needs.
+
+    Args:
+      train: trains, and returns the report.
+      restarts: how often it may begin again.
+
+    Returns:
+      The report, with the number of restarts.
+
+    Raises:
+      LostProcess: a process died more often than that.
+    """
+    for done in itertools.count():
+        try:
+            return {**train(), "restarts": done}
+        except LostProcess as error:
+            if done >= restarts:
+                raise LostProcess(f"{error}, and trainer.max_restarts is {restarts}") from error
+            _log.warning("%s; the training begins again from its last checkpoint", error)
+    raise AssertionError
 
 
 class Cluster:

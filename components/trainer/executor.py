@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Any
 
 from absl import logging
@@ -39,21 +38,9 @@ def _train(request: Request) -> dict[str, Any]:
     request = dataclasses.replace(request, settings=settings, picked=reason)
     devices.configure(settings)
     if settings.strategy == PARAMETER_SERVER:
-        return _with_restarts(request)
+        return cluster.with_restarts(lambda: child.train(request), settings.max_restarts)
     if settings.strategy == MULTI_WORKER or not devices.enough(settings):
         return child.train(request)
     from evergreen.components.trainer import training
 
     return training.run(request)
-
-
-def _with_restarts(request: Request) -> dict[str, Any]:
-    """Trains in a child process, again from the last checkpoint where its cluster lost a process that it needs."""
-    for restarts in itertools.count():
-        try:
-            return {**child.train(request), "restarts": restarts}
-        except cluster.LostProcess as error:
-            if restarts >= request.settings.max_restarts:
-                raise
-            logging.warning("%s; the training begins again from its last checkpoint.", error)
-    raise AssertionError

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import logging
 import os
-import socket
 import tempfile
 import threading
 import time
@@ -23,7 +20,6 @@ from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import checkpoints, child, cluster
 from evergreen.components.trainer.request import Request
 
-_log = logging.getLogger(__name__)
 _POLL_S = 0.05
 
 
@@ -39,7 +35,7 @@ def train(request: Request) -> dict[str, Any]:
     Raises:
       ConfigError: TF_CONFIG names hosts.
       EvergreenError: what the training refuses.
-      RuntimeError: a process died more often than `trainer.max_restarts` allows.
+      LostProcess: a process died more often than `trainer.max_restarts` allows.
     """
     if cluster.read(os.environ) is not None:
         raise ConfigError(
@@ -48,38 +44,37 @@ def train(request: Request) -> dict[str, Any]:
             f"Unset {cluster.VARIABLE}, or use parameter_server.",
         )
     request = dataclasses.replace(request, checkpoint_dir=checkpoints.folder(request))
-    for restarts in range(request.settings.max_restarts + 1):
-        with tempfile.TemporaryDirectory() as scratch, _processes(request, scratch) as tasks:
-            dead = _wait(tasks)
-            if dead is None:
-                return {**tasks[0].result(), "restarts": restarts}
-        _log.warning("%s died; the training begins again from its last checkpoint.", dead)
-    raise RuntimeError(f"{dead}, and trainer.max_restarts is {request.settings.max_restarts}")
+    return cluster.with_restarts(lambda: _attempt(request), request.settings.max_restarts)
+
+
+def _attempt(request: Request) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch, _processes(request, scratch) as tasks:
+        _wait(tasks)
+        return tasks[0].result()
 
 
 @contextlib.contextmanager
 def _processes(request: Request, scratch: str) -> Iterator[list[child.Child]]:
     """Starts the processes and ends every one of them, whatever happens."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(request.settings.cluster.workers)]
+    plan = cluster.Plan({cluster.WORKER: cluster.free_addresses(request.settings.cluster.workers)})
     tasks: list[child.Child] = []
     try:
-        for index in range(len(addresses)):
+        for task in plan.tasks():
             own = request
-            if index:
-                folder = os.path.join(scratch, f"worker-{index}")
+            if task.index:
+                folder = os.path.join(scratch, str(task))
                 own = dataclasses.replace(
                     request, chief=False, model_dir=os.path.join(folder, "model"), run_dir=os.path.join(folder, "run")
                 )
-            place = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            tasks.append(child.Child(own, {"TF_CONFIG": json.dumps(place)}))
+            tasks.append(child.Child(own, {cluster.VARIABLE: plan.config(task)}))
         yield tasks
     finally:
-        for task in tasks:
-            task.close()
+        for process in tasks:
+            process.close()
 
 
-def _wait(tasks: list[child.Child]) -> str | None:
-    """Waits until the chief has a result, or a process has died without one; returns which, in words."""
+def _wait(tasks: list[child.Child]) -> None:
+    """Waits until the chief has a result; raises LostProcess where a process has died without one."""
     relay = threading.Thread(target=tasks[0].relay, daemon=True)
     relay.start()
     while True:
@@ -89,23 +84,7 @@ def _wait(tasks: list[child.Child]) -> str | None:
                 continue
             if index == 0 and task.has_result:
                 relay.join()
-                return None
+                return
             if not task.has_result:
-                return f"worker {index} ended with status {status}"
+                raise cluster.LostProcess(f"worker {index} ended with status {status}")
         time.sleep(_POLL_S)
-
-
-def free_ports(count: int) -> list[int]:
-    """Finds ports of this machine that nobody listens on now.
-
-    Args:
-      count: how many.
-
-    Returns:
-      Different ports.
-    """
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
