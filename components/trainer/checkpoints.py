@@ -108,12 +108,13 @@ class Keeper:
         for old in self._files()[KEEP:]:
             old.unlink(missing_ok=True)
 
-    def read(self, weights: Sequence[np.ndarray], optimizer: Sequence[np.ndarray]) -> State | None:
+    def read(self, weights: Sequence[Any], optimizer: Sequence[Any]) -> State | None:
         """Reads the newest checkpoint that is whole and fits.
 
         Args:
-          weights: the model's weights as they are, whose shapes a checkpoint must have.
-          optimizer: the optimizer's variables as they are.
+          weights: the model's weights, as variables or arrays; only their shapes are looked at, which a checkpoint
+            must have.
+          optimizer: the optimizer's variables, likewise.
 
         Returns:
           The state; None where there is none.
@@ -155,5 +156,5 @@ def _load(file: Path) -> State:
     return State(int(about["step"]), about["values"], **lists)
 
 
-def _shapes(arrays: Sequence[np.ndarray]) -> list[tuple[int, ...]]:
+def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
     return [tuple(array.shape) for array in arrays]

@@ -87,6 +87,9 @@ class Loop:
     ):
         self.model = model
         self.strategy = strategy
+        # Whose variables are learned, and the strategy that they were made under: another model's where this process
+        # only coordinates.
+        self.learner, self.learner_strategy = model, strategy
         self.training = training
         self.validation = validation
         self.settings = settings
@@ -133,7 +136,7 @@ class Loop:
     def resume(self) -> None:
         """Goes on from a checkpoint, where a training that was cut off left one."""
         keeper = self.keeper
-        state = keeper and keeper.read(self.model.get_weights(), [v.numpy() for v in self.optimizer_variables()])
+        state = keeper and keeper.read(self.model.weights, self.optimizer_variables())
         if not state:
             return
         self.model.set_weights(state.weights)
@@ -160,7 +163,7 @@ class Loop:
 
     def optimizer_variables(self) -> list[Any]:
         """Returns the optimizer's variables: its counter, its slots, a loss scale."""
-        found = self.model.optimizer.variables
+        found = self.learner.optimizer.variables
         return list(found() if callable(found) else found)
 
     def pause(self, point: int) -> int:
@@ -183,7 +186,6 @@ class Loop:
     def open(self) -> None:
         """Makes what the steps need: the functions, all variables, the iterator over the training rows."""
         self.train, self.test = _step_functions(self.model, self.strategy)
-        self.build_optimizer()
         # A trace of the training step that makes variables is done twice: those of the metrics are made here.
         rows = self.validation if self.validation.rows else self.training
         batches, _ = rows.evaluation(self.settings.global_batch_size)
@@ -208,15 +210,15 @@ class Loop:
 
     def build_optimizer(self) -> None:
         """Makes the optimizer's variables."""
-        with self.strategy.scope():
-            if hasattr(self.model.optimizer, "build"):  # tf_keras.optimizers.legacy has no such method
-                self.model.optimizer.build(self.model.trainable_variables)
+        with self.learner_strategy.scope():
+            if hasattr(self.learner.optimizer, "build"):  # tf_keras.optimizers.legacy has no such method
+                self.learner.optimizer.build(self.learner.trainable_variables)
 
     def finalize(self) -> None:
         """Lets the optimizer end: with `use_ema` it gives the model its averaged weights, as `fit` would."""
-        if hasattr(self.model.optimizer, "finalize_variable_values"):
-            with self.strategy.scope():
-                self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        if hasattr(self.learner.optimizer, "finalize_variable_values"):
+            with self.learner_strategy.scope():
+                self.learner.optimizer.finalize_variable_values(self.learner.trainable_variables)
 
     def execute(self, count: int) -> int:
         """Runs some steps in one graph call.
@@ -238,11 +240,10 @@ class Loop:
         if first:
             outcome.trace_s = seconds
             return 2
+        outcome.step_ms.append(seconds / count * 1e3)
         if self.settings.strategy == MULTI_WORKER:
             # Every process must do the same number of steps, and each has a clock of its own.
-            outcome.step_ms.append(seconds / count * 1e3)
             return min(_STEPS_IN_STEP, count * 2)
-        outcome.step_ms.append(seconds / count * 1e3)
         return max(1, min(MAX_STEPS_PER_EXECUTION, round(_EXECUTION_S * count / max(seconds, 1e-6)), count * 4))
 
     def measure(self, last: bool) -> None:

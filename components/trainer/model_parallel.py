@@ -20,12 +20,12 @@ import tf_keras
 from tensorflow.experimental import dtensor
 
 from evergreen.components.errors import ConfigError
-from evergreen.components.trainer import loop
+from evergreen.components.trainer import loop, user_model
 from evergreen.components.trainer.settings import TrainerSettings
 
 BATCH, MODEL = "batch", "model"
 _DIVIDED = (tf_keras.layers.Dense, tf_keras.layers.Embedding, tf_keras.layers.Conv1D, tf_keras.layers.Conv2D)
-# Keras's names of an optimizer's slots, for the two whose formulas stand in `_updates`.
+# Keras's names of an optimizer's slots, for the two whose formulas stand in `updated`.
 _SLOTS = {"SGD": ("momentums",), "Adam": ("_momentums", "_velocities")}
 _HINT = "Set trainer.strategy to mirrored, or change the model."
 
@@ -57,7 +57,7 @@ def check(model: Any, spec: str) -> None:
     optimizer = model.optimizer
     kind = type(optimizer).__name__
     amiss = ""
-    if not getattr(model, "inputs", None) or type(model).train_step is not tf_keras.Model.train_step:
+    if not getattr(model, "inputs", None) or user_model.own_steps(model):
         amiss = f"it is a {type(model).__name__}; expected a functional model that keeps Keras's train_step"
     elif kind not in _SLOTS or type(optimizer) is not getattr(tf_keras.optimizers, kind, None):
         amiss = f"its optimizer is {kind}; shown to be right are {' and '.join(_SLOTS)}"
@@ -121,8 +121,7 @@ def _gather_after(layer: Any, mesh: dtensor.Mesh) -> None:
 
     def gathered(*arguments: Any, **named: Any) -> Any:
         output = call(*arguments, **named)
-        axes = [BATCH] + [dtensor.UNSHARDED] * (len(output.shape) - 1)
-        return dtensor.relayout(output, dtensor.Layout(axes, mesh))
+        return dtensor.relayout(output, _layout(mesh, len(output.shape), BATCH))
 
     layer.call = gathered
 
@@ -152,13 +151,11 @@ class ModelParallelLoop(loop.Loop):
         self.whole_slots = [list(getattr(optimizer, name)) for name in names]
         for variable, value in zip(self.divided.weights, self.model.get_weights(), strict=True):
             self._put(variable, value)
-        self.slots = [
-            [
-                self._like(variable, value)
-                for variable, value in zip(self.divided.trainable_variables, slot, strict=True)
-            ]
-            for slot in self.whole_slots
-        ]
+        learned = self.divided.trainable_variables
+        slots = [[self._like(*pair) for pair in zip(learned, slot, strict=True)] for slot in self.whole_slots]
+        self.slots = slots
+        # Each weight that is learned with its slots.
+        self.learned = list(zip(learned, *slots, strict=True))
         # Three functions, for within one DTensor does not keep the order of a variable's reads and writes.
         self.functions = [tf.function(each) for each in (self._gradients, self._updated, self._assign)]
 
@@ -201,25 +198,18 @@ class ModelParallelLoop(loop.Loop):
     def _updated(self, gradients: list[Any], rate: Any) -> list[list[Any]]:
         """Returns each weight's new value and those of its slots."""
         values = []
-        for index, (variable, gradient) in enumerate(zip(self.divided.trainable_variables, gradients, strict=True)):
-            slots = [slot[index].read_value() for slot in self.slots]
-            values.append(updated(self.model.optimizer, variable.read_value(), gradient, slots, rate))
+        for variables, gradient in zip(self.learned, gradients, strict=True):
+            value, *slots = (variable.read_value() for variable in variables)
+            values.append(updated(self.model.optimizer, value, gradient, slots, rate))
         return values
 
     def _assign(self, values: list[list[Any]]) -> None:
-        for index, (value, *slots) in enumerate(values):
-            for variable, new in zip(
-                [self.divided.trainable_variables[index], *(slot[index] for slot in self.slots)],
-                [value, *slots],
-                strict=True,
-            ):
-                variable.assign(_laid(new, variable))
-
-    def _layout(self, rank: int, first: str = dtensor.UNSHARDED) -> dtensor.Layout:
-        return dtensor.Layout([first, *[dtensor.UNSHARDED] * (rank - 1)] if rank else [], self.mesh)
+        for variables, new in zip(self.learned, values, strict=True):
+            for variable, value in zip(variables, new, strict=True):
+                variable.assign(_laid(value, variable))
 
     def _put(self, variable: Any, value: np.ndarray) -> None:
-        whole = dtensor.copy_to_mesh(tf.constant(value, variable.dtype), self._layout(value.ndim))
+        whole = dtensor.copy_to_mesh(tf.constant(value, variable.dtype), _layout(self.mesh, value.ndim))
         variable.assign(dtensor.relayout(whole, variable.layout))
 
     def _like(self, variable: Any, value: Any) -> Any:
@@ -228,17 +218,22 @@ class ModelParallelLoop(loop.Loop):
         return made
 
     def _scalar(self, value: float) -> Any:
-        return dtensor.copy_to_mesh(tf.constant(value, tf.float32), self._layout(0))
+        return dtensor.copy_to_mesh(tf.constant(value, tf.float32), _layout(self.mesh, 0))
 
     def _pack(self, tensor: Any) -> Any:
         shares = tf.split(tensor, self.mesh.dim_size(BATCH))
         columns = self.mesh.dim_size(MODEL)
         parts = [share for share in shares for _ in range(columns)]
-        return dtensor.pack(parts, self._layout(len(tensor.shape), BATCH))
+        return dtensor.pack(parts, _layout(self.mesh, len(tensor.shape), BATCH))
 
     def _whole(self, part: Any) -> np.ndarray:
         value = part.read_value() if isinstance(part, tf.Variable) else part
-        return np.asarray(dtensor.relayout(value, self._layout(len(value.shape))).numpy())
+        return np.asarray(dtensor.relayout(value, _layout(self.mesh, len(value.shape))).numpy())
+
+
+def _layout(mesh: dtensor.Mesh, rank: int, first: str = dtensor.UNSHARDED) -> dtensor.Layout:
+    """Returns the layout of a tensor that is whole on every device, but for its first axis where that is divided."""
+    return dtensor.Layout([first, *[dtensor.UNSHARDED] * (rank - 1)] if rank else [], mesh)
 
 
 def _laid(value: Any, variable: Any) -> Any:

@@ -15,34 +15,16 @@ from collections import Counter, deque
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
 from evergreen.components.errors import ConfigError
-from evergreen.components.trainer import cluster, loop, parts
+from evergreen.components.trainer import cluster, loop, parts, user_model
 from evergreen.components.trainer.cluster import Cluster, LostProcess
-from evergreen.components.trainer.settings import TrainerSettings
 
 _CHECK_S = 1.0
 _RETRY_S = 0.1
 _SUMS = ("sum", "none")
 # What TensorFlow raises where the other end of a connection is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
-
-
-def fit(remote: Any, joined: Cluster, *arguments: Any) -> loop.Outcome:
-    """Trains a model in place; see `ParameterServerLoop` for the arguments.
-
-    Returns:
-      What happened.
-
-    Raises:
-      ModelRejected: the loss or a weight is NaN or infinite.
-      ConfigError: the model or the settings do not fit the cluster.
-      LostProcess: a parameter server died, or a worker over and over.
-    """
-    settings: TrainerSettings = arguments[4]
-    kind = SyncLoop if settings.update == "sync" else AsyncLoop
-    return kind(remote, joined, *arguments).run()
 
 
 class ParameterServerLoop(loop.Loop):
@@ -61,8 +43,7 @@ class ParameterServerLoop(loop.Loop):
     def __init__(self, remote: Any, joined: Cluster, model: Any, strategy: tf.distribute.Strategy, *arguments: Any):
         super().__init__(model, tf.distribute.get_strategy(), *arguments)
         settings = self.settings
-        self.remote_strategy = strategy
-        self.remote = remote
+        self.learner, self.learner_strategy = remote, strategy
         self.joined = joined
         self.workers = len(joined.plan.tasks(cluster.WORKER))
         refuse_own_steps(model)
@@ -86,20 +67,14 @@ class ParameterServerLoop(loop.Loop):
     def open(self) -> None:
         """See `Loop.open`; hands the model's weights to the servers."""
         super().open()
-        self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.remote_strategy)
-        parts.scatter(self.model.get_weights(), self.remote.weights)
+        self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.learner_strategy)
+        parts.scatter(self.model.get_weights(), self.learner.weights)
         specs = tf.nest.map_structure(
             lambda spec: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype), self.iterator.element_spec
         )
-        with self.remote_strategy.scope():
+        with self.learner_strategy.scope():
             self.trace(specs)
         self.score = _score_function(self.model)
-
-    def build_optimizer(self) -> None:
-        """See `Loop.build_optimizer`."""
-        with self.remote_strategy.scope():
-            if hasattr(self.remote.optimizer, "build"):
-                self.remote.optimizer.build(self.remote.trainable_variables)
 
     def trace(self, specs: Any) -> None:
         """Traces what the workers compute, and the update where this process does it."""
@@ -132,20 +107,13 @@ class ParameterServerLoop(loop.Loop):
             raise self.lost(error) from error
         super().measure(last)
 
-    def optimizer_variables(self) -> list[Any]:
-        """See `Loop.optimizer_variables`: those on the servers."""
-        found = self.remote.optimizer.variables
-        return list(found() if callable(found) else found)
-
     def pull(self) -> None:
         """Gives the model in this process the servers' weights."""
-        self.model.set_weights(parts.gather(self.remote.weights, self.model.weights))
+        self.model.set_weights(parts.gather(self.learner.weights, self.model.weights))
 
     def finalize(self) -> None:
         """See `Loop.finalize`."""
-        if hasattr(self.remote.optimizer, "finalize_variable_values"):
-            with self.remote_strategy.scope():
-                self.remote.optimizer.finalize_variable_values(self.remote.trainable_variables)
+        super().finalize()
         self.pull()
 
     def schedule(self, function: Any, args: tuple, number: int) -> None:
@@ -176,7 +144,7 @@ class ParameterServerLoop(loop.Loop):
         Returns:
           What regularization adds to the loss, and the predictions; and for each of `learned` the gradient.
         """
-        model, optimizer = self.remote, self.remote.optimizer
+        model, optimizer = self.learner, self.learner.optimizer
         with tf.GradientTape() as tape:
             predictions = model(features, training=True)
             losses = model.losses
@@ -227,7 +195,7 @@ class SyncLoop(ParameterServerLoop):
                 logs, gradients = self.gradients(features, label, weight)
                 return logs, [parts.components(gradient) for gradient in gradients]
 
-            return self.remote_strategy.run(replica)
+            return self.learner_strategy.run(replica)
 
         self.compute = compute.get_concrete_function(*specs, tf.TensorSpec([], tf.float32))
         _, gradients = self.compute.structured_outputs
@@ -241,9 +209,9 @@ class SyncLoop(ParameterServerLoop):
             ]
 
             def replica() -> None:
-                self.remote.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
+                self.learner.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
 
-            self.remote_strategy.run(replica)
+            self.learner_strategy.run(replica)
 
         self.apply = apply.get_concrete_function([specs_back] * (self.workers - self.settings.backup_workers))
 
@@ -294,7 +262,7 @@ class AsyncLoop(ParameterServerLoop):
         self.batches: dict[int, Any] = {}
         self.ready: deque[tuple[int, Any]] = deque()
         self.histogram: Counter[int] = Counter()
-        with self.remote_strategy.scope():
+        with self.learner_strategy.scope():
             self.version = tf.Variable(0, trainable=False, dtype=tf.int64, name="version")
         # Optimizers keep in variables what they are about to add: two at once would add each other's.
         with tf.device(self.version.device):
@@ -306,7 +274,7 @@ class AsyncLoop(ParameterServerLoop):
 
         @tf.function
         def compute(features: Any, label: tf.Tensor) -> Any:
-            return self.remote_strategy.run(self.update, args=(features, label))
+            return self.learner_strategy.run(self.update, args=(features, label))
 
         self.compute = compute.get_concrete_function(*specs)
 
@@ -328,7 +296,7 @@ class AsyncLoop(ParameterServerLoop):
                 gradients = [
                     parts.scaled(gradient, 1.0 / (1.0 + tf.cast(staleness, tf.float32))) for gradient in gradients
                 ]
-            self.remote.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
+            self.learner.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
             self.version.assign_add(1)
         made = [operation for operation in graph.get_operations() if operation not in before]
         with tf.control_dependencies(made), tf.device(self.turns.device):
@@ -373,13 +341,12 @@ def refuse_own_steps(model: Any) -> None:
     Raises:
       ConfigError: it has.
     """
-    for name in ("train_step", "compute_loss"):
-        if getattr(type(model), name) is not getattr(tf_keras.Model, name):
-            raise ConfigError(
-                f"a model with a {name} of its own cannot train under parameter_server",
-                f"{type(model).__name__} overrides it, and workers compute gradients without calling it",
-                f"Leave {name} out of the class, or choose `single`, `mirrored` or `central_storage`.",
-            )
+    for name in user_model.own_steps(model):
+        raise ConfigError(
+            f"a model with a {name} of its own cannot train under parameter_server",
+            f"{type(model).__name__} overrides it, and workers compute gradients without calling it",
+            f"Leave {name} out of the class, or choose `single`, `mirrored` or `central_storage`.",
+        )
 
 
 def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event) -> None:

@@ -127,7 +127,8 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
                     board.folder("train"),
                 )
                 if joined is not None:
-                    outcome = parameter_server.fit(remote, joined, *arguments)
+                    kind = parameter_server.SyncLoop if settings.update == "sync" else parameter_server.AsyncLoop
+                    outcome = kind(remote, joined, *arguments).run()
                 elif mesh is not None:
                     outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()
                 else:

@@ -74,6 +74,22 @@ def build(function: Callable[..., Any], spec: str, graph: TransformGraph, hyperp
     return model
 
 
+def own_steps(model: Any) -> list[str]:
+    """Names what a model's class does its own way, and a loop that computes gradients itself would pass by.
+
+    Args:
+      model: a tf_keras.Model.
+
+    Returns:
+      Of `train_step` and `compute_loss` those that the class overrides.
+    """
+    return [
+        name
+        for name in ("train_step", "compute_loss")
+        if getattr(type(model), name) is not getattr(tf_keras.Model, name)
+    ]
+
+
 def end_in_float32(model: Any, spec: str) -> None:
     """Makes a model of mixed precision compute its last layers, and so its loss, in float32.
 
