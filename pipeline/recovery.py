@@ -9,7 +9,6 @@ A run that died after its version stood in the base path did publish: the versio
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,6 +61,9 @@ def recover(config: Config, store: Store) -> Recovered:
     swept = tuple(publish.recover(str(config.publish.base_path)))
     if not store.exists:
         return Recovered((), (), {}, swept)
+    # Nothing is cut off as a rule, and reading every run with its stages takes the longer the more runs there were.
+    if not store.running_executions() and all(run.result is not Result.RUNNING for run in store.runs()):
+        return Recovered((), (), {}, swept)
     unfinished = [run for run in store.runs(stages=True) if run.result is Result.RUNNING or _cut_off_push(run)]
     records = catalog.list_versions(str(config.publish.base_path)) if unfinished else []
     published = {record.run: record for record in records if record.run and record.name == config.name}
@@ -91,12 +93,8 @@ def _adopt(config: Config, store: Store, run: Run, record: VersionRecord) -> Non
     if push is not None:
         with RunLog(config.logs_dir, run.id) as log, log.stage("recovery"):
             _complete_push(config, push.node, push.execution_id, record)
-    metrics = stages.exam_metrics({stage.node: store.outputs(stage.execution_id) for stage in run.stages})
-    store.end_run(
-        run.id,
-        Result.PUBLISHED,
-        {"reason": "", "pushed_version": record.version, **({"metrics": json.dumps(metrics)} if metrics else {})},
-    )
+    outputs = {stage.node: store.outputs(stage.execution_id) for stage in run.stages}
+    store.end_run(run.id, Result.PUBLISHED, stages.end_properties(outputs, "", record.version))
 
 
 def _complete_push(config: Config, node: str, execution_id: int, record: VersionRecord) -> None:

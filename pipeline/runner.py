@@ -132,16 +132,7 @@ def retrain(
 
 def _end(store: Store, outcome: Outcome, result: Result, reason: str) -> None:
     outcome.result, outcome.reason = result, reason
-    metrics = stages.exam_metrics(outcome.outputs)
-    store.end_run(
-        outcome.run_id,
-        result,
-        {
-            "reason": reason,
-            "pushed_version": outcome.version,
-            **({"metrics": json.dumps(metrics)} if metrics else {}),
-        },
-    )
+    store.end_run(outcome.run_id, result, stages.end_properties(outcome.outputs, reason, outcome.version))
 
 
 def _evergreen_error(error: BaseException | None) -> EvergreenError | None:

@@ -100,23 +100,24 @@ def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
       What the first closed gate says, None where all were passed.
     """
     label = plan.target.label if plan.target else "?"
-    verdict = _first(outputs, "SpanValidator", "anomalies")
-    if verdict is not None and not property_value(verdict, "accepted", 0):
+    gate = closed_gate("Pusher", outputs)
+    if gate == "gate 1":
+        verdict = _first(outputs, "SpanValidator", "anomalies")
         reasons = json.loads(property_value(verdict, "reasons", "[]"))
         return DataRejected(
             f"span {label} was rejected: {_count(len(reasons), 'reason', 'reasons')}",
             "\n".join(_reason_line(reason) for reason in reasons),
             f"deliver the span again; or, if the data is right, change the schema and run with --span {label}",
         )
-    blessing = _first(outputs, "Evaluator", "blessing")
-    if blessing is not None and not property_value(blessing, "blessed", 0):
+    if gate == "gate 2":
+        blessing = _first(outputs, "Evaluator", "blessing")
         return ModelRejected(
             f"the model of span {label} was not published: gate 2 is closed",
             "\n".join(json.loads(property_value(blessing, "reasons", "[]"))),
             f"the live version is untouched; if you change `evaluate` in the YAML, run with --span {label}",
         )
-    report = _first(outputs, "Quantizer", "report")
-    if report is not None and not property_value(report, "passed", 0):
+    if gate == "gate 3":
+        report = _first(outputs, "Quantizer", "report")
         return ModelRejected(
             f"the model of span {label} was not published: gate 3 is closed",
             str(property_value(report, "reason", "a required variant lost too much")),
@@ -153,6 +154,18 @@ def exam_metrics(outputs: Outputs) -> dict[str, Any]:
         found["exam"] = json.loads(property_value(blessing, "metrics", "{}"))
         found["champion_exam"] = json.loads(property_value(blessing, "champion_metrics", "null"))
     return found
+
+
+def end_properties(outputs: Outputs, reason: str, version: int) -> dict[str, Any]:
+    """Returns what a run's context holds of its end, for `Store.end_run`.
+
+    Args:
+      outputs: output artifacts by node id and key, as far as the run came.
+      reason: why it did not publish; empty where it did.
+      version: what it published or found published, 0 where nothing.
+    """
+    metrics = exam_metrics(outputs)
+    return {"reason": reason, "pushed_version": version, **({"metrics": json.dumps(metrics)} if metrics else {})}
 
 
 def _first(outputs: Outputs, node_id: str, key: str) -> Any | None:
