@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,3 +225,31 @@ def train_apart(world: Path, out: Path, **settings: Any) -> Any:
     asked = request(world, out, {**SAME_SUMS, **settings})
     child.train(asked)
     return asked
+
+
+def weights(asked: Any) -> dict[str, Any]:
+    """Returns the weights that a training left for the next one's warm start, by name."""
+    import numpy as np
+
+    from evergreen.components import model_layout
+
+    with np.load(f"{model_layout.warm_start_dir(asked.model_dir)}/weights.npz") as file:
+        return dict(file)
+
+
+_PARENT = """
+import sys
+from evergreen.components import progress
+from evergreen.components.trainer import child
+from evergreen.components.trainer.request import Request
+progress.set_listener(lambda fraction, text: print(text, flush=True))
+child.train(Request.from_json(open(sys.argv[1]).read()))
+"""
+
+
+def start_parent(asked: Any, folder: Path) -> subprocess.Popen[str]:
+    """Starts a process that trains in a child process, and prints its progress."""
+    file = folder / "request.json"
+    file.write_text(asked.to_json())
+    command = [sys.executable, "-c", _PARENT, str(file)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

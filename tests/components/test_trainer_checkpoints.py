@@ -11,24 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trainer_world
+from trainer_world import weights
 
-from evergreen.components import model_layout, user_code
+from evergreen.components import user_code
 from evergreen.components.trainer import checkpoints, loop, training
 from evergreen.components.trainer.checkpoints import Keeper, State
 
 pytestmark = pytest.mark.tensorflow
 
 SETTINGS = {**trainer_world.SAME_SUMS, "steps": 40, "checkpoint_every": 5, "hyperparameters": {"dropout": 0.0}}
-
-
-@pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-def weights(request):
-    with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
-        return dict(file)
 
 
 def state(step, shape=(2, 3)):

@@ -24,11 +24,6 @@ from evergreen.components.trainer.settings import TrainerSettings
 pytestmark = pytest.mark.tensorflow
 
 
-@pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
 def artifact(kind, uri, **properties):
     made = kind()
     made.uri = str(uri)
@@ -131,17 +126,7 @@ def test_a_refusal_in_the_child_is_the_same_here(world, tmp_path):
 
 def test_a_child_dies_with_its_parent(world, tmp_path):
     request = trainer_world.request(world, tmp_path, {"steps": 10_000_000})
-    (tmp_path / "request.json").write_text(request.to_json())
-    program = """
-        import sys
-        from evergreen.components import progress
-        from evergreen.components.trainer import child
-        from evergreen.components.trainer.request import Request
-        progress.set_listener(lambda fraction, text: print(text, flush=True))
-        child.train(Request.from_json(open(sys.argv[1]).read()))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "request.json")]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    parent = trainer_world.start_parent(request, tmp_path)
     try:
         line = next(line for line in parent.stdout if line.startswith("step"))
         children = _children(parent.pid)

@@ -18,11 +18,6 @@ NAMES = ["colour", "shop", "size", "size_missing", "count", "name"]
 
 
 @pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-@pytest.fixture(scope="module")
 def graph(world):
     return TransformGraph(str(world / "transform_graph"))
 

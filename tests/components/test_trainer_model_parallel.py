@@ -7,22 +7,13 @@ import pytest
 import tensorflow as tf
 import tf_keras
 import trainer_world
+from trainer_world import weights
 
 from evergreen.components import model_layout
 from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import model_parallel, training
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-def weights(request):
-    with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
-        return dict(file)
 
 
 @pytest.mark.parametrize("mesh", [[1, 2], [2, 2]], ids=str)

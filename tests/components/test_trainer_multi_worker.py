@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trainer_world
+from trainer_world import weights
 
 from evergreen.components import model_layout, progress
 from evergreen.components.errors import ConfigError, ModelRejected
@@ -18,16 +19,6 @@ from evergreen.components.trainer import checkpoints, job, training
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 STRATEGY = {"strategy": "multi_worker_mirrored", "cluster": {"workers": 2}}
-
-
-@pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-def weights(request):
-    with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
-        return dict(file)
 
 
 def children() -> list[int]:

@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
@@ -13,8 +10,9 @@ import pytest
 import tensorflow as tf
 import tf_keras
 import trainer_world
+from trainer_world import weights
 
-from evergreen.components import model_layout, progress
+from evergreen.components import progress
 from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import child, cluster, network, parameter_server, parts, training
 
@@ -83,11 +81,6 @@ def build_model(transform_output, hyperparameters):
 
 
 @pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-@pytest.fixture(scope="module")
 def project(build_once):
     return build_once(
         "parameter_server_project",
@@ -97,11 +90,6 @@ def project(build_once):
 
 def request(world, out, settings, **changes):
     return trainer_world.request(world, out, {"strategy": "parameter_server", **settings}, **changes)
-
-
-def weights(asked):
-    with np.load(f"{model_layout.warm_start_dir(asked.model_dir)}/weights.npz") as file:
-        return dict(file)
 
 
 def train(asked, hear=lambda text: None):
@@ -292,17 +280,7 @@ def test_a_ps_that_dies_ends_the_training_soon(world, tmp_path):
 @slow
 def test_a_killed_parent_leaves_no_process_behind(world, tmp_path):
     asked = request(world, tmp_path, {"steps": 10_000_000, "cluster": {"workers": 2, "ps": 1}})
-    (tmp_path / "request.json").write_text(asked.to_json())
-    program = """
-        import sys
-        from evergreen.components import progress
-        from evergreen.components.trainer import child
-        from evergreen.components.trainer.request import Request
-        progress.set_listener(lambda fraction, text: print(text, flush=True))
-        child.train(Request.from_json(open(sys.argv[1]).read()))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "request.json")]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    parent = trainer_world.start_parent(asked, tmp_path)
     try:
         assert any(line.startswith("step") for line in parent.stdout)
         found = processes(asked)

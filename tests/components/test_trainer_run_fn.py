@@ -95,11 +95,6 @@ def raises(fn_args):
 
 
 @pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-@pytest.fixture(scope="module")
 def materialized(world, build_once):
     """The window as Transform materializes it."""
 

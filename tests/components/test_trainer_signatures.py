@@ -17,11 +17,6 @@ FEATURES = ("colour", "shop", "size", "size_missing", "count")
 
 
 @pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-@pytest.fixture(scope="module")
 def model_dir(world, build_once):
     folder = build_once("trainer_trained", lambda out: trainer_world.train_champion(world, out))
     return str(folder / "model")

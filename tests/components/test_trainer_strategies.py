@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import trainer_world
+from trainer_world import weights
 
 from evergreen.components import model_layout
 from evergreen.components.trainer import devices, training
@@ -14,16 +15,6 @@ pytestmark = pytest.mark.tensorflow
 
 TWO_WORKERS = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
 SERVERS = {"cluster": {"chief": ["c:1"], "worker": ["a:1"], "ps": ["d:1"]}, "task": {"type": "chief", "index": 0}}
-
-
-@pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-def weights(request):
-    with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
-        return dict(file)
 
 
 def report_of(request):

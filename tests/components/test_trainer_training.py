@@ -11,22 +11,13 @@ import pytest
 import tensorflow as tf
 import trainer_world
 from tensorflow.core.util import event_pb2
+from trainer_world import weights
 
 from evergreen.components import model_layout, progress
 from evergreen.components.errors import ConfigError, DataRejected, ModelRejected
 from evergreen.components.trainer import child, input_path, training
 
 pytestmark = pytest.mark.tensorflow
-
-
-@pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-def weights(request):
-    with np.load(f"{model_layout.warm_start_dir(request.model_dir)}/weights.npz") as file:
-        return dict(file)
 
 
 def events(folder):

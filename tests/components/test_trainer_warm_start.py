@@ -22,11 +22,6 @@ ROWS = [{"colour": colour, "size": 8.0} for colour in (*trainer_world.COLOURS, "
 
 
 @pytest.fixture(scope="module")
-def world(build_once):
-    return build_once("trainer_world", trainer_world.build)
-
-
-@pytest.fixture(scope="module")
 def champion(world, build_once):
     folder = build_once("trainer_trained", lambda out: trainer_world.train_champion(world, out))
     return BaseModel(str(folder / "model"))
