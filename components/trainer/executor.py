@@ -21,6 +21,10 @@ class Executor(base_executor.BaseExecutor):
         """See `component.Trainer` for the inputs, outputs and parameters."""
         request = from_artifacts(input_dict, output_dict, exec_properties)
         result = _train(request)
+        if result.get("restarts"):  # the training that came to its end knows nothing of those before it
+            report.write(result, request.run_dir)
+        for line in report.describe(result):
+            logging.info("%s.", line)
         model = artifact_utils.get_single_instance(output_dict["model"])
         model.set_int_custom_property("span", request.newest_span)
         model.set_int_custom_property("seed", request.settings.seed)
