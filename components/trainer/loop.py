@@ -23,6 +23,8 @@ from evergreen.components.trainer.input_path import Dataset, non_finite
 from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, EarlyStopping, TrainerSettings
 from evergreen.components.trainer.timing import Clock
 
+# What TensorFlow raises where the other end of a connection is gone.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 MAX_STEPS_PER_EXECUTION = 50
 _EXECUTION_S = 0.5
 _STEPS_IN_STEP = 10

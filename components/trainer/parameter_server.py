@@ -25,8 +25,6 @@ from evergreen.components.trainer.timing import time_after
 _CHECK_S = 1.0
 _RETRY_S = 0.1
 _SUMS = ("sum", "none")
-# What TensorFlow raises where the other end of a connection is gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 class ParameterServerLoop(loop.Loop):
@@ -86,7 +84,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.execute`: a step is a call, so that each step's time is known."""
         try:
             super().execute(1)
-        except _LOST as error:
+        except loop.LOST as error:
             raise self.lost(error) from error
         finally:
             self.outcome.worker_losses = self.joined.worker_losses
@@ -105,7 +103,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.measure`; with the weights that the servers have now."""
         try:
             self.pull()
-        except _LOST as error:
+        except loop.LOST as error:
             raise self.lost(error) from error
         super().measure(last)
 
@@ -392,7 +390,7 @@ def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event
         try:
             future.set_result(value.get())
             return
-        except _LOST:
+        except loop.LOST:
             pass
         except tf.errors.InvalidArgumentError as error:
             if "remote_handle" not in str(error):  # what is left of a worker that was started again meanwhile
