@@ -11,12 +11,14 @@ would work for one device while the other waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from evergreen.components.errors import ConfigError
 
 RATE = 0.02
 CLASSES = 10
@@ -45,6 +47,14 @@ class Network:
     layers: int
     width: int
     image: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layers < 2 or self.width % 2 or self.image % 2:
+            raise ConfigError(
+                "This network cannot be split in halves",
+                f"Received: {self}. Expected two layers or more, an even width, an even image.",
+                "Choose other sizes.",
+            )
 
     def weights(self) -> Arrays:
         """Makes kernel and bias of each layer, float32, He initialization (arXiv 1502.01852), seed 0."""
@@ -214,7 +224,9 @@ def by_units(network: Network) -> Step:
     """Splits a dense network by units: each device has half of every layer's, and gathers the outputs of all."""
     pair, weights, batches = Pair(), network.weights(), network.batches()
     halves = [[[np.split(value, 2, axis=-1)[half] for value in layer] for layer in weights] for half in HALVES]
-    variables, values = zip(*(device.variables(own) for device, own in zip(pair.devices, halves, strict=True)), strict=True)
+    variables, values = zip(
+        *(device.variables(own) for device, own in zip(pair.devices, halves, strict=True)), strict=True
+    )
     layers, updated = list(zip(*values, strict=True)), list(zip(*variables, strict=True))
     numbers, x, labels = zip(*(device.data(*batches) for device in pair.devices), strict=True)
     inputs, outputs, hidden = [x], [], []
