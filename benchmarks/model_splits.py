@@ -78,15 +78,15 @@ class Step:
     """A training step in a graph.
 
     Args:
-      operations: what a session runs for one step; nothing crosses between devices to be fetched.
-      numbers: the placeholders for the number of the batch, one on each device, so that feeding moves nothing.
+      operations: what a session runs for one step, feeding and fetching nothing: that would cross between the devices.
+      counters: each device's own count of the steps, which chooses the batch.
       variables: by device and layer.
       copies: puts the values of `variables` together to the weights of the whole network, as `Network.weights` has
         them, once for each copy that the devices hold.
     """
 
     operations: list[tf.Operation]
-    numbers: list[tf.Tensor]
+    counters: list[tf.Variable]
     variables: list[list[list[tf.Variable]]]
     copies: Callable[[list[Arrays]], list[Arrays]]
 
@@ -123,11 +123,12 @@ class Device:
             made = [[tf.Variable(value) for value in layer] for layer in weights]
         return made, self.run(lambda: [[variable.read_value() for variable in layer] for layer in made])
 
-    def data(self, *batches: np.ndarray) -> list[tf.Tensor]:
-        """Keeps batches here; returns the placeholder for the number of one, and the arrays' rows of that one."""
+    def data(self, *batches: np.ndarray) -> tuple[tf.Variable, list[tf.Tensor]]:
+        """Keeps batches here; returns the counter of the steps, and the next batch of each array, over and over."""
         with tf.device(f"/cpu:{self.index}"):
-            number = tf.compat.v1.placeholder(tf.int32, [])
-        return [number, *self.run(lambda: [tf.gather(array, number) for array in batches])]
+            counter = tf.Variable(-1)
+        number = self.run(lambda: counter.assign_add(1) % BATCHES)
+        return counter, self.run(lambda: [tf.gather(array, number) for array in batches])
 
     def gradients(self, outputs: Any, inputs: Any, gradient: Any = None) -> Any:
         """Returns the gradients of a piece by its inputs, given that of its outputs; a list for a list."""
@@ -180,7 +181,7 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def one_device(network: Network) -> Step:
     """Builds the step as whoever has one device would: one graph, differentiated as a whole."""
     with tf.device("/cpu:0"):
-        number, h, labels = Device(0).data(*network.batches())
+        counter, (h, labels) = Device(0).data(*network.batches())
         layers = [[tf.Variable(value) for value in layer] for layer in network.weights()]
         for layer in layers[:-1]:
             h = tf.nn.relu(affine(h, layer))
@@ -188,7 +189,7 @@ def one_device(network: Network) -> Step:
         flat = [variable for layer in layers for variable in layer]
         gradients = tf.gradients(cross_entropy(affine(h, layers[-1]), labels), flat)
         updates = [v.assign_sub(RATE * g).op for v, g in zip(flat, gradients, strict=True)]
-    return Step(updates, [number], [layers], list)
+    return Step(updates, [counter], [layers], list)
 
 
 def by_layers(network: Network) -> Step:
@@ -199,8 +200,8 @@ def by_layers(network: Network) -> Step:
     owner = [first] * middle + [second] * (len(weights) - middle)
     made, read = zip(first.variables(weights[:middle]), second.variables(weights[middle:]), strict=True)
     variables, values = [*made[0], *made[1]], [*read[0], *read[1]]
-    number, h = first.data(rows)
-    other_number, labels = second.data(classes)
+    counter, [h] = first.data(rows)
+    other_counter, [labels] = second.data(classes)
     inputs, outputs = [h], []
     for device, layer in zip(owner, values, strict=True):
         outputs.append(device.run(affine, inputs[-1], layer))
@@ -217,7 +218,7 @@ def by_layers(network: Network) -> Step:
         operations += device.update(variables[at], by_weights)
         if at:
             gradient = owner[at - 1].gradients(inputs[at], outputs[at - 1], gradient)
-    return Step(operations, [number, other_number], list(made), lambda found: [[*found[0], *found[1]]])
+    return Step(operations, [counter, other_counter], list(made), lambda found: [[*found[0], *found[1]]])
 
 
 def by_units(network: Network) -> Step:
@@ -228,7 +229,8 @@ def by_units(network: Network) -> Step:
         *(device.variables(own) for device, own in zip(pair.devices, halves, strict=True)), strict=True
     )
     layers, updated = list(zip(*values, strict=True)), list(zip(*variables, strict=True))
-    numbers, x, labels = zip(*(device.data(*batches) for device in pair.devices), strict=True)
+    counters, data = zip(*(device.data(*batches) for device in pair.devices), strict=True)
+    x, labels = zip(*data, strict=True)
     inputs, outputs, hidden = [x], [], []
     for layer in layers:
         outputs.append(pair.run(affine, inputs[-1], layer))
@@ -249,7 +251,7 @@ def by_units(network: Network) -> Step:
         if at:
             total = pair.run(lambda half, terms=terms: terms[0][half] + terms[1][half], HALVES)
             gradient = pair.gradients(hidden[at - 1], outputs[at - 1], total)
-    return Step(operations, list(numbers), list(variables), joined)
+    return Step(operations, list(counters), list(variables), joined)
 
 
 def joined(found: list[Arrays]) -> list[Arrays]:
@@ -268,8 +270,9 @@ def by_regions(network: Network) -> Step:
     variables, values = zip(*(device.variables(weights) for device in pair.devices), strict=True)
     layers, updated = list(zip(*values, strict=True)), list(zip(*variables, strict=True))
     halves = np.split(images, 2, axis=2)
-    data = [device.data(half, classes) for device, half in zip(pair.devices, halves, strict=True)]
-    numbers, x, labels = zip(*data, strict=True)
+    own_data = [device.data(half, classes) for device, half in zip(pair.devices, halves, strict=True)]
+    counters, data = zip(*own_data, strict=True)
+    x, labels = zip(*data, strict=True)
     extended, outputs, hidden = [], [], [x]
     for layer in layers[:-1]:
         edges = pair.run(lambda rows, half: detach(rows, half)[1], hidden[-1], HALVES)
@@ -296,7 +299,7 @@ def by_regions(network: Network) -> Step:
     for at, parts in terms.items():
         total = pair.run(lambda _, parts=parts: [one + two for one, two in zip(*parts, strict=True)], HALVES)
         operations += pair.update(updated[at], total)
-    return Step(operations, list(numbers), list(variables), list)
+    return Step(operations, list(counters), list(variables), list)
 
 
 def attach(rows: tf.Tensor, row: tf.Tensor, half: int) -> tf.Tensor:
