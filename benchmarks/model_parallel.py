@@ -27,6 +27,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -45,6 +46,7 @@ TRACED_STEPS = 10
 TURN = 5  # steps
 WARM_UP = 3  # steps
 NO_GAIN = 0.75  # of one device's time: two devices could bring it to 0.5, and this is half of that gain
+WRONG_SPLIT = "The split is wrong: see benchmarks/model_splits.py."
 QUIET = 0.9  # of the cores that the devices should use; with less, another process had them
 
 
@@ -82,6 +84,10 @@ class Runner:
         metadata = tf.compat.v1.RunMetadata()
         self.step(options, metadata)
         return metadata
+
+    def close(self) -> None:
+        """Ends the session and its threads."""
+        self._session.close()
 
     def copies(self) -> list[Arrays]:
         """Returns the weights of the network, once for each copy that the devices hold."""
@@ -138,8 +144,10 @@ def idle_shares(metadata: Any) -> list[float]:
     """
     spans = {}
     for device in metadata.step_stats.dev_stats:
-        starts = [(node.all_start_nanos + node.op_start_rel_nanos, node) for node in device.node_stats]
-        spans[device.device] = sorted((start, node.all_start_nanos + node.op_end_rel_nanos) for start, node in starts)
+        spans[device.device] = sorted(
+            (node.all_start_nanos + node.op_start_rel_nanos, node.all_start_nanos + node.op_end_rel_nanos)
+            for node in device.node_stats
+        )
     whole = max(end for own in spans.values() for _, end in own) - min(own[0][0] for own in spans.values())
     return [1 - covered(own) / whole for _, own in sorted(spans.items())]
 
@@ -153,27 +161,26 @@ def covered(spans: list[tuple[int, int]]) -> int:
     return total
 
 
-def time_turns(runners: dict[str, Runner], steps: int) -> tuple[dict[str, float], dict[str, float]]:
+def time_turns(runners: dict[str, Runner], steps: int) -> dict[str, dict[str, float]]:
     """Times untraced steps of runners that take turns, so that what else the machine does falls on all of them.
 
     Args:
       runners: by name.
-      steps: of each, at least.
+      steps: of each, rounded up to whole turns.
 
     Returns:
-      The medians of the milliseconds, and of the cores in use: the process's CPU time over the wall's.
+      By name the medians of a step: `ms` of time, and `cores` in use, the process's CPU time over the wall's.
     """
-    ms: dict[str, list[float]] = {name: [] for name in runners}
-    cores: dict[str, list[float]] = {name: [] for name in runners}
-    while any(len(taken) < steps for taken in ms.values()):
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runners}
+    for turn in range(0, steps, TURN):
         for name, runner in runners.items():
-            for _ in range(TURN):
+            while len(taken[name]) < turn + TURN:
                 began, used = time.perf_counter(), time.process_time()
                 runner.step()
                 seconds = time.perf_counter() - began
-                ms[name].append(seconds * 1e3)
-                cores[name].append((time.process_time() - used) / seconds)
-    return tuple({name: float(np.median(taken)) for name, taken in kind.items()} for kind in (ms, cores))  # type: ignore[return-value]
+                taken[name].append((seconds * 1e3, (time.process_time() - used) / seconds))
+    medians = {name: np.median(steps_of_one, axis=0) for name, steps_of_one in taken.items()}
+    return {name: {"ms": float(ms), "cores": float(cores)} for name, (ms, cores) in medians.items()}
 
 
 def largest_difference(one: Arrays, other: Arrays) -> float:
@@ -192,35 +199,37 @@ def measure(split: str, network: Network, steps: int, gbit: float) -> dict[str, 
       gbit: of a link between the devices, 10^9 bits per second.
 
     Returns:
-      What the report and the advice are made of; `link_ms`, `ratio_with_link` and `least_gbit` are computed, the
-      rest is measured.
+      What the report and the advice are made of. `bytes_expected`, `link_ms`, `ratio_with_link` and `least_gbit` (the
+      link at which the split takes as long as one device) are computed, the rest is measured. `weights` is the share
+      of all weights that the fuller device holds, `largest_change` how far training took a weight.
 
     Raises:
       EvergreenError: the weights or the bytes are not what they must be.
     """
-    runners = {"one": Runner(one_device, network, 1), "two": Runner(SPLITS[split], network, 2)}
-    for runner in runners.values():
+    with closing(Runner(one_device, network, 1)) as one, closing(Runner(SPLITS[split], network, 2)) as two:
         for _ in range(CHECKED_STEPS):
-            runner.step()
-    [reference] = runners["one"].copies()
-    difference = max(largest_difference(reference, copy) for copy in runners["two"].copies())
-    if not difference <= TOLERANCE:
-        raise EvergreenError(
-            f"The network split by {split} does not train as on one device",
-            f"after {CHECKED_STEPS} steps a weight differs by {difference:.2g}; expected at most {TOLERANCE:g}",
-            "The split is wrong: see benchmarks/model_splits.py.",
-        )
-    traces = [runners["two"].trace() for _ in range(WARM_UP + TRACED_STEPS)][WARM_UP:]
-    moved = crossing(traces[-1])
-    expected = expected_bytes(split, network)
-    if list(moved.values()) != [expected, expected]:
-        raise EvergreenError(
-            f"The network split by {split} moves other bytes than it should",
-            f"the trace has {moved}; expected {expected} each way",
-            "The split, or what is computed for it, is wrong: see benchmarks/model_splits.py.",
-        )
-    ms, cores = time_turns(runners, steps)
-    total, gain = sum(moved.values()), ms["one"] - ms["two"]
+            one.step()
+            two.step()
+        [reference] = one.copies()
+        difference = max(largest_difference(reference, copy) for copy in two.copies())
+        if not difference <= TOLERANCE:
+            raise EvergreenError(
+                f"The network split by {split} does not train as on one device",
+                f"After {CHECKED_STEPS} steps a weight differs by {difference:.2g}; expected at most {TOLERANCE:g}.",
+                WRONG_SPLIT,
+            )
+        traces = [two.trace() for _ in range(WARM_UP + TRACED_STEPS)][WARM_UP:]
+        moved, expected = crossing(traces[-1]), expected_bytes(split, network)
+        if list(moved.values()) != [expected, expected]:
+            raise EvergreenError(
+                f"The network split by {split} moves other bytes than it should",
+                f"The trace has {moved}; expected {expected} each way.",
+                WRONG_SPLIT,
+            )
+        steps_of = time_turns({"one": one, "two": two}, steps)
+        share = max(two.weight_bytes()) / one.weight_bytes()[0]
+    total = sum(moved.values())
+    one_ms, two_ms = steps_of["one"]["ms"], steps_of["two"]["ms"]
     link_ms = total * 8 / (gbit * 1e6)
     return {
         "split": split,
@@ -228,16 +237,15 @@ def measure(split: str, network: Network, steps: int, gbit: float) -> dict[str, 
         "bytes": total,
         "bytes_expected": 2 * expected,
         "idle": np.median([idle_shares(trace) for trace in traces], axis=0).tolist(),
-        "step_ms": ms,
-        "ratio": ms["two"] / ms["one"],
-        "cores": cores,
+        "step": steps_of,
+        "ratio": two_ms / one_ms,
         "largest_difference": difference,
         "largest_change": largest_difference(network.weights(), reference),
-        "weights": max(runners["two"].weight_bytes()) / runners["one"].weight_bytes()[0],
+        "weights": share,
         "gbit": gbit,
         "link_ms": link_ms,
-        "ratio_with_link": (ms["two"] + link_ms) / ms["one"],
-        "least_gbit": total * 8 / (gain * 1e6) if gain > 0 else None,
+        "ratio_with_link": (two_ms + link_ms) / one_ms,
+        "least_gbit": total * 8 / ((one_ms - two_ms) * 1e6) if two_ms < one_ms else None,
     }
 
 
@@ -246,11 +254,11 @@ def advise(result: dict[str, Any]) -> str:
     ratio, linked, share, gbit = (result[name] for name in ("ratio", "ratio_with_link", "weights", "gbit"))
     taken, room = f"a step takes {ratio:.2f} of one device's time", f"a device holds {share:.0%} of the weights"
     if ratio > NO_GAIN:
-        reason = f"{taken}, for each device idles {np.mean(result['idle']):.0%} of it"
+        reason = f"{taken}, and each device idles {np.mean(result['idle']):.0%} of it"
         if share == 1:
-            return f"Leave it: {reason}, and {room}."
+            return f"Leave it: {reason}; {room}."
         return f"Take it where the weights do not fit one device ({room}), not for speed: {reason}."
-    link = f"over {gbit:g} Gbit/s it would take {linked:.2f}, and below {result['least_gbit']:.2g} nothing is won"
+    link = f"over {gbit:g} Gbit/s it would take {linked:.2f}, and below {result['least_gbit']:.1f} nothing is won"
     if linked >= 1:
         return f"Take it only where the devices share memory or a faster link: {taken}, and {room}; {link} (computed)."
     purpose = "for speed, not for room" if share == 1 else "for speed and for room"
@@ -260,67 +268,65 @@ def advise(result: dict[str, Any]) -> str:
 def busy_machine(result: dict[str, Any]) -> bool:
     """Says whether other processes had cores that the devices should have used, so that the times are too long."""
     should = {"one": 1.0, "two": sum(1 - idle for idle in result["idle"])}
-    return any(result["cores"][name] < QUIET * cores for name, cores in should.items())
+    return any(result["step"][name]["cores"] < QUIET * cores for name, cores in should.items())
 
 
-def sizes(count: int) -> Callable[[str], tuple[int, ...]]:
-    """Returns a parser of so many positive whole numbers between commas."""
+def positive(kind: type, count: int) -> Callable[[str], list[Any]]:
+    """Returns a parser of so many positive numbers of a kind, between commas."""
 
-    def parse(text: str) -> tuple[int, ...]:
-        numbers = tuple(int(part) for part in text.split(","))
-        if len(numbers) != count or min(numbers) < 1:
-            raise argparse.ArgumentTypeError(f"Expected {count} positive numbers between commas. Received: {text}")
-        return numbers
+    def numbers(text: str) -> list[Any]:
+        found = [kind(part) for part in text.split(",")]
+        if len(found) != count or min(found) <= 0:
+            raise argparse.ArgumentTypeError(f"expected {count} above 0, between commas; received {text}")
+        return found
 
-    return parse
+    return numbers
 
 
 def show(results: list[dict[str, Any]]) -> None:
     """Prints the table, the advice, and what the figures do not hold for."""
-    gbit = results[0]["gbit"]
-    print(
-        f"{'split by':9}{'kB moved':>10}{'idle':>7}{'ms, one':>9}{'ms, two':>9}{'ratio':>7}{'largest difference':>20}",
-        end="",
-    )
-    print(f"{f'ms at {gbit:g} Gbit/s*':>19}")
+    link = f"ms at {results[0]['gbit']:g} Gbit/s*"
+    print(f"{'split by':9}{'kB moved':>10}{'idle':>7}{'ms, one':>9}{'ms, two':>9}{'ratio':>7}", end="")
+    print(f"{'largest difference':>20}{link:>19}")
     for result in results:
-        ms = result["step_ms"]
+        one, two = (result["step"][name]["ms"] for name in ("one", "two"))
         print(
-            f"{result['split']:9}{result['bytes'] / 1e3:10.1f}{np.mean(result['idle']):7.0%}{ms['one']:9.1f}"
-            f"{ms['two']:9.1f}{result['ratio']:7.2f}{result['largest_difference']:20.1e}{result['link_ms']:19.2f}"
+            f"{result['split']:9}{result['bytes'] / 1e3:10.1f}{np.mean(result['idle']):7.0%}{one:9.1f}"
+            f"{two:9.1f}{result['ratio']:7.2f}{result['largest_difference']:20.1e}{result['link_ms']:19.2f}"
         )
-    print("* Computed from the bytes, one way after the other, without latency; the rest is measured a step.")
+    print("* Computed from the bytes, one way after the other, without latency; the rest is measured.")
     for result in results:
         print(f"By {result['split']}: {advise(result)}")
     print(
-        "These logical devices share one memory: moving the bytes cost almost nothing here. Devices k times as fast "
-        "need a link k times as fast for the same ratios."
+        "Logical devices of one machine share its memory, so moving the bytes cost almost nothing here. "
+        "Devices k times as fast need a link k times as fast for the same ratios."
     )
 
 
 def main() -> int:
     """Measures the three splits and prints them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100, help="timed steps of each side")
-    parser.add_argument("--dense", type=sizes(3), default=(128, 8, 768), metavar="BATCH,LAYERS,UNITS")
-    parser.add_argument("--convolutional", type=sizes(4), default=(8, 4, 32, 32), metavar="BATCH,LAYERS,CHANNELS,ROWS")
-    parser.add_argument("--gbit", type=float, default=10.0, help="the link whose time is computed, in 10^9 bit/s")
+    parser.add_argument("--steps", type=positive(int, 1), default=[100], help="timed steps of each side")
+    parser.add_argument("--dense", type=positive(int, 3), default=[128, 8, 768], metavar="BATCH,LAYERS,UNITS")
+    shape = "BATCH,LAYERS,CHANNELS,ROWS"
+    parser.add_argument("--convolutional", type=positive(int, 4), default=[8, 4, 32, 32], metavar=shape)
+    parser.add_argument("--gbit", type=positive(float, 1), default=[10.0], help="the link to compute, 10^9 bit/s")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    results = []
+    [steps], [gbit], results = arguments.steps, arguments.gbit, []
     try:
         dense, convolutional = Network(*arguments.dense), Network(*arguments.convolutional)
         for split in SPLITS:
             print(f"splitting by {split} ...", file=sys.stderr)
             network = convolutional if split == "regions" else dense
-            results.append(measure(split, network, arguments.steps, arguments.gbit))
+            results.append(measure(split, network, steps, gbit))
             if busy_machine(results[-1]):
                 print(f"by {split}: another process was busy, so the times are too long; run again", file=sys.stderr)
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return error.exit_status
     if arguments.json:
-        json.dump({"tensorflow": tf.__version__, "steps": arguments.steps, "splits": results}, sys.stdout, indent=1)
+        json.dump({"tensorflow": tf.__version__, "steps": steps, "splits": results}, sys.stdout, indent=1)
         print()
     else:
         show(results)

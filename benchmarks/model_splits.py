@@ -202,11 +202,12 @@ def by_layers(network: Network) -> Step:
     variables, values = [*made[0], *made[1]], [*read[0], *read[1]]
     counter, [h] = first.data(rows)
     other_counter, [labels] = second.data(classes)
-    inputs, outputs = [h], []
+    inputs, outputs = [], []
     for device, layer in zip(owner, values, strict=True):
-        outputs.append(device.run(affine, inputs[-1], layer))
-        inputs.append(device.run(tf.nn.relu, outputs[-1]))
-    logits = outputs[-1]
+        inputs.append(h)
+        outputs.append(device.run(affine, h, layer))
+        h = device.run(tf.nn.relu, outputs[-1]) if len(outputs) < len(weights) else outputs[-1]
+    logits = h
     gradient = second.gradients(second.run(cross_entropy, logits, labels), logits)
     operations = []
     for at in reversed(range(len(weights))):
