@@ -1,0 +1,464 @@
+"""Measures a project's training under some strategies and numbers of devices, and predicts more of them.
+
+Each measurement is a training of a few steps on what the project's last Trainer read, in a process of its own. Its
+outputs go to a temporary folder: nothing is recorded in ML Metadata, nothing is published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evergreen.components import progress
+from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.span_records import property_value
+from evergreen.components.trainer import child, cluster, scaling
+from evergreen.components.trainer import settings as trainer_settings
+from evergreen.components.trainer.request import Examples, Request
+from evergreen.components.trainer.settings import MIRRORED, PARAMETER_SERVER, SINGLE, TrainerSettings
+from evergreen.pipeline.config import Config
+from evergreen.pipeline.store import State, Store
+
+_STEP = re.compile(r"step (\d+)/\d+")
+_LOOPBACK, _SENT = "lo:", 9
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training to be measured.
+
+    Attributes:
+      strategy: its name.
+      replicas: devices or workers.
+      settings: how to train.
+    """
+
+    strategy: str
+    replicas: int
+    settings: TrainerSettings
+
+    def __str__(self) -> str:
+        return self.strategy if self.strategy == SINGLE else f"{self.strategy} {self.replicas}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a training showed.
+
+    Attributes:
+      step_s: seconds of a step; under `parameter_server` with `async`, between two updates.
+      bytes: what a step moved between the processes, in all; None where that cannot be counted.
+      report: the training report.
+    """
+
+    step_s: float
+    bytes: float | None
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case, measured and predicted.
+
+    Attributes:
+      strategy: its name.
+      replicas: devices or workers.
+      step_s: seconds of a step here.
+      speedup: how many times as fast as `single`.
+      traffic: bytes of a step by the formulas of `evergreen.components.trainer.scaling`.
+      measured_bytes: the same, all together, as measured; None where that was not possible.
+      predicted_step_s: seconds of a step on hosts of their own.
+      predicted_speedup: how many times as fast as `single` that is.
+    """
+
+    strategy: str
+    replicas: int
+    step_s: float
+    speedup: float
+    traffic: scaling.Traffic
+    measured_bytes: float | None
+    predicted_step_s: float
+    predicted_speedup: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that was measured and predicted.
+
+    Attributes:
+      rows: one for each case.
+      predictions: by strategy, for any number of devices.
+      overheads: by strategy, the seconds by which a step of one device or worker was longer than under `single`; they
+        are part of the prediction. Only where one device was measured.
+      single_s: seconds of a step under `single`.
+      moved: what a step of the model has to move.
+      network: what the predictions assume.
+      servers: parameter servers.
+      update: `sync` or `async`, under `parameter_server`.
+      global_batch_size: rows in a step.
+      cores: of this machine, as many as this process may use.
+      gpus: of this machine.
+    """
+
+    rows: tuple[Row, ...]
+    predictions: Mapping[str, scaling.Prediction]
+    overheads: Mapping[str, float]
+    single_s: float
+    moved: scaling.Volume
+    network: scaling.Network
+    servers: int
+    update: str
+    global_batch_size: int
+    cores: int
+    gpus: int
+
+    def notes(self) -> list[str]:
+        """Says what the numbers are worth."""
+        most = max(row.replicas for row in self.rows)
+        found = []
+        if not self.gpus:
+            found.append(
+                f"this machine has no GPU: logical devices and local processes share its {self.cores} cores, so the "
+                "measured speed-up is that of this machine and not of devices of their own"
+            )
+        elif most > self.gpus:
+            found.append(f"{most} replicas share {self.gpus} GPUs here")
+        if most > self.cores:
+            found.append(f"{most} replicas are more than this machine's {self.cores} cores")
+        found.append(
+            f"predictions are for hosts of their own, joined by {self.network.bandwidth * 8 / 1e9:g} Gbit/s with "
+            f"{self.network.latency_s * 1e6:g} us: the global batch of {self.global_batch_size} stays, the computation "
+            "of `single` divides evenly, nothing overlaps"
+        )
+        added = ", ".join(f"{strategy} {seconds * 1e3:.3g} ms" for strategy, seconds in self.overheads.items())
+        if added:
+            found.append(f"added to each predicted step is what the strategy costs on one device here: {added}")
+        missing = [strategy for strategy in self.predictions if strategy not in self.overheads]
+        if missing:
+            found.append(
+                f"--replicas without 1: what {', '.join(missing)} costs on one device is not in the prediction"
+            )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values for `--json`; bytes are those of a step."""
+        return {
+            "single_step_ms": self.single_s * 1e3,
+            "global_batch_size": self.global_batch_size,
+            "cores": self.cores,
+            "gpus": self.gpus,
+            "bandwidth_bytes_per_s": self.network.bandwidth,
+            "latency_s": self.network.latency_s,
+            "servers": self.servers,
+            "update": self.update,
+            "bytes": dataclasses.asdict(self.moved),
+            "rows": [
+                {
+                    "strategy": row.strategy,
+                    "replicas": row.replicas,
+                    "step_ms": row.step_s * 1e3,
+                    "speedup": row.speedup,
+                    "bytes": dataclasses.asdict(row.traffic),
+                    "measured_bytes": row.measured_bytes,
+                    "predicted_step_ms": row.predicted_step_s * 1e3,
+                    "predicted_speedup": row.predicted_speedup,
+                }
+                for row in self.rows
+            ],
+            "overhead_ms": {strategy: seconds * 1e3 for strategy, seconds in self.overheads.items()},
+            "saturation": {
+                strategy: {"replicas": prediction.replicas, "speedup": prediction.limit}
+                for strategy, prediction in self.predictions.items()
+            },
+            "notes": self.notes(),
+        }
+
+
+def plan(config: Config, strategies: Sequence[str], replicas: Sequence[int], steps: int) -> list[Case]:
+    """Plans the trainings, `single` first.
+
+    Args:
+      config: the project's configuration.
+      strategies: of `scaling.STRATEGIES`.
+      replicas: numbers of devices or workers.
+      steps: of each training.
+
+    Returns:
+      The cases.
+
+    Raises:
+      ConfigError: the settings refuse some of them, or the project's training is not one that can be measured.
+    """
+    if config.trainer.run_fn is not None:
+        raise ConfigError(
+            "evergreen scaling cannot measure a run_fn",
+            f"trainer.run_fn is {config.trainer.run_fn}, whose steps are its own",
+            "Offer a build_model in trainer.model.",
+        )
+    if cluster.read(os.environ) is not None:
+        raise ConfigError(
+            f"evergreen scaling does not use the cluster of {cluster.VARIABLE}",
+            "it varies the number of workers, which it starts on this machine",
+            f"Unset {cluster.VARIABLE}.",
+        )
+    common = {
+        **config.trainer.model_dump(mode="json"),
+        "early_stopping": None,
+        "warm_start": None,
+        "checkpoint_every": 0,
+        "profile": None,
+        "backup_workers": 0,
+        "steps": steps,
+    }
+
+    def case(strategy: str, count: int) -> Case:
+        devices = count if strategy == MIRRORED else None
+        workers = {"workers": count, "ps": config.trainer.cluster.ps}
+        values = {**common, "strategy": strategy, "devices": devices, "cluster": workers}
+        return Case(strategy, count, trainer_settings.parse(values))
+
+    cases = [case(SINGLE, 1), *(case(strategy, count) for strategy in strategies for count in replicas)]
+    problems = [
+        f"{one}: {key} is {received}, expected {expected}"
+        for one in cases
+        for key, received, expected in one.settings.problems()
+    ]
+    gpus = _gpus()
+    problems += [
+        f"{one}: this machine has {gpus} GPUs" for one in cases if one.strategy == MIRRORED and 0 < gpus < one.replicas
+    ]
+    if problems:
+        raise ConfigError(
+            "these trainings cannot be measured",
+            "\n".join(problems),
+            "Choose other --strategy or --replicas, or change the key with --set.",
+        )
+    return cases
+
+
+def last_training(config: Config, store: Store) -> Request:
+    """Finds what the project's last Trainer read.
+
+    Args:
+      config: the project's configuration.
+      store: its metadata store.
+
+    Returns:
+      A request with the present settings, which writes nowhere yet.
+
+    Raises:
+      ConfigError: no Trainer has come to its end, or what it read is gone.
+    """
+    stages = [
+        stage
+        for run in store.runs(stages=True)
+        for stage in run.stages
+        if stage.node == "Trainer" and stage.state in (State.DONE, State.CACHED)
+    ]
+    if not stages:
+        raise ConfigError(
+            "there is no training to measure yet",
+            "evergreen scaling trains on what the last run's Trainer read, and none has come to its end",
+            "Run `evergreen run` first.",
+        )
+    inputs = store.inputs(stages[-1].execution_id)
+    window = inputs.get("examples", [])
+    uris = [artifact.uri for key in ("examples", "transform_graph") for artifact in inputs.get(key, [])]
+    gone = [uri for uri in uris if "://" not in uri and not os.path.isdir(uri)]
+    if gone or not window or not inputs.get("transform_graph"):
+        raise ConfigError(
+            "what the last Trainer read is gone",
+            f"not there: {', '.join(gone) or 'its Examples or its TransformGraph'}",
+            "Run `evergreen run` on the newest span again.",
+        )
+    examples = tuple(_examples(artifact) for artifact in window)
+    return Request(
+        settings=trainer_settings.parse(config.trainer.model_dump(mode="json")),
+        project_dir=str(config.project_dir),
+        label=config.evaluate.label,
+        newest_span=max(one.span for one in examples),
+        examples=examples,
+        transform_graph=inputs["transform_graph"][0].uri,
+        schema=str(config.schema_path),
+        model_dir="",
+        run_dir="",
+    )
+
+
+def _examples(artifact: Any) -> Examples:
+    """Reads an Examples artifact's proto as `request.from_artifacts` reads TFX's object, without loading TFX."""
+    splits = tuple(json.loads(property_value(artifact, "split_names", "[]")))
+    rows = {split: property_value(artifact, f"rows_{split}") for split in splits}
+    return Examples(
+        artifact.uri,
+        int(property_value(artifact, "span", 0)),
+        int(property_value(artifact, "version", 0)),
+        splits,
+        {split: int(count) for split, count in rows.items() if count is not None},
+    )
+
+
+def measure(case: Case, request: Request, listener: progress.Listener) -> Measured:
+    """Trains, and measures the steps.
+
+    Args:
+      case: what to train.
+      request: what to train on.
+      listener: hears how far it is.
+
+    Returns:
+      What it showed.
+
+    Raises:
+      EvergreenError: what the training refuses.
+      RuntimeError: it failed.
+    """
+    counted: list[tuple[int, int]] = []
+
+    def hear(fraction: float | None, text: str) -> None:
+        step, sent = _STEP.match(text), own_network_bytes(process.process.pid)
+        if step is not None and sent is not None:
+            counted.append((int(step[1]), sent))
+        listener(fraction, text)
+
+    with tempfile.TemporaryDirectory(prefix="evergreen-scaling-") as folder:
+        request = dataclasses.replace(
+            request,
+            settings=case.settings,
+            model_dir=os.path.join(folder, "model"),
+            run_dir=os.path.join(folder, "model_run"),
+        )
+        with contextlib.closing(child.Child(request)) as process:
+            progress.set_listener(hear)
+            try:
+                process.relay()
+                process.process.wait()
+                report = process.result()
+            finally:
+                progress.set_listener(None)
+    # Updates that come in pairs have no median: with several workers they are waited for together.
+    overlapping = case.strategy == PARAMETER_SERVER and case.settings.update == "async"
+    step_s = report["step_ms"]["mean" if overlapping else "p50"] / 1e3
+    return Measured(step_s, bytes_per_step(counted, report), report)
+
+
+def bytes_per_step(counted: Sequence[tuple[int, int]], report: Mapping[str, Any]) -> float | None:
+    """Returns what a step moved, from a counter that was read behind some of the steps.
+
+    At each point of the curve the coordinator of `parameter_server` reads all weights, which is no part of a step.
+
+    Args:
+      counted: step and bytes so far, in order.
+      report: the training report.
+
+    Returns:
+      Bytes; None where the counter was not read twice.
+    """
+    if len(counted) < 2 or counted[0][0] == counted[-1][0] or not report.get("bytes"):
+        return None
+    (first, before), (last, after) = counted[0], counted[-1]
+    reads = [point for point in report["curve"] if first <= point["step"] < last]
+    read = len(reads) * report["bytes"]["weights"] if report["strategy"] == PARAMETER_SERVER else 0
+    return (after - before - read) / (last - first)
+
+
+def own_network_bytes(pid: int) -> int | None:
+    """Returns the bytes that went through the loopback interface of a process that has a network of its own.
+
+    Args:
+      pid: the process.
+
+    Returns:
+      Bytes since its network began; None where it shares this process's, whose counters count other things too.
+    """
+    try:
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+            return None
+        with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    return next((int(words[_SENT]) for words in lines if words and words[0] == _LOOPBACK), None)
+
+
+def study(
+    cases: Iterable[Case],
+    request: Request,
+    network: scaling.Network,
+    train: Callable[[Case, Request], Measured],
+) -> Study:
+    """Measures every case, and predicts.
+
+    Args:
+      cases: from `plan`.
+      request: from `last_training`.
+      network: what the predictions assume.
+      train: measures a case.
+
+    Returns:
+      All of it.
+
+    Raises:
+      EvergreenError: the training refuses, or the model's bytes cannot be counted.
+    """
+    single, *others = cases
+    base = train(single, request)
+    if not base.report.get("bytes"):
+        raise EvergreenError(
+            "the bytes of a training step cannot be counted",
+            f"the model of {single.settings.model} cannot be traced for a single row",
+            "Let it take batches of any size.",
+        )
+    settings = others[0].settings
+    moved = scaling.volume(base.report["bytes"], settings.global_batch_size)
+    servers, update = settings.cluster.ps, settings.update
+    found = [(case, train(case, request)) for case in others]
+    # What a strategy costs on one device, where its processes share a machine and bytes cost next to nothing.
+    overheads = {case.strategy: max(0.0, result.step_s - base.step_s) for case, result in found if case.replicas == 1}
+    predictions = {
+        strategy: scaling.predict(strategy, base.step_s, moved, network, servers, update, overheads.get(strategy, 0.0))
+        for strategy in dict.fromkeys(case.strategy for case in others)
+    }
+    rows = [
+        Row(
+            case.strategy,
+            case.replicas,
+            result.step_s,
+            base.step_s / result.step_s,
+            scaling.traffic(case.strategy, case.replicas, moved, update),
+            result.bytes,
+            predictions[case.strategy].step_s(case.replicas),
+            predictions[case.strategy].speedup(case.replicas),
+        )
+        for case, result in found
+    ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Study(
+        tuple(rows),
+        predictions,
+        overheads,
+        base.step_s,
+        moved,
+        network,
+        servers,
+        update,
+        settings.global_batch_size,
+        cores,
+        _gpus(),
+    )
+
+
+def _gpus() -> int:
+    """Counts the GPUs that TensorFlow would see, without loading it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(glob.glob("/dev/nvidia[0-9]*"))

@@ -1,0 +1,152 @@
+"""The picture of `evergreen scaling`: speed-up and bytes by number of devices, measured points on predicted curves.
+
+matplotlib is imported when a picture is drawn; its Agg backend needs no screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evergreen.components.errors import ConfigError
+from evergreen.components.trainer import scaling
+from evergreen.components.trainer.settings import MIRRORED, MULTI_WORKER, PARAMETER_SERVER
+from evergreen.pipeline.scaling import Study
+
+ENDINGS = (".png", ".svg")
+# Colours that remain distinct to colour-blind readers: Okabe and Ito, "Color Universal Design", 2008.
+_COLOURS = {MIRRORED: "#0072B2", MULTI_WORKER: "#009E73", PARAMETER_SERVER: "#D55E00"}
+_MARKERS = {MIRRORED: "o", MULTI_WORKER: "s", PARAMETER_SERVER: "D"}
+# mirrored and multi_worker_mirrored have one curve: the second is dashed on top of the first.
+_LINES: Mapping[str, Any] = {MIRRORED: "-", MULTI_WORKER: (0, (6, 5)), PARAMETER_SERVER: "-"}
+_LEAST_DEVICES, _MOST_DEVICES = 16, 1024
+_POINTS = 400
+
+
+def check_path(path: Path) -> None:
+    """Refuses a picture that could not be written, before anything is measured.
+
+    Args:
+      path: where it goes.
+
+    Raises:
+      ConfigError: its ending is not one of ENDINGS, or its folder is not there.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise ConfigError(
+            "the picture's format is not known",
+            f"received --plot {path}, expected a file that ends in {' or '.join(ENDINGS)}",
+            "Name it so.",
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(
+            "the picture cannot be written", f"there is no folder {path.parent}", "Make it, or name another."
+        )
+
+
+def draw(study: Study, name: str, path: Path) -> None:
+    """Draws the picture.
+
+    Args:
+      study: what was measured and predicted.
+      name: the project's name.
+      path: the file; `check_path` takes it.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
+    most = _most_devices(study)
+    devices = [most ** (step / _POINTS) for step in range(_POINTS + 1)]
+    _speedup(left, study, devices)
+    _bytes(right, study, devices)
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(0.93, most * 1.08)
+        axes.set_xlabel("devices or workers")
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+    figure.suptitle(
+        f"{name}: a step of {study.global_batch_size} rows, {study.single_s * 1e3:.3g} ms on one device; "
+        f"predicted for links of {study.network.bandwidth * 8 / 1e9:g} Gbit/s and "
+        f"{study.network.latency_s * 1e6:g} µs"
+    )
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _most_devices(study: Study) -> int:
+    """Returns the power of two up to which the curves go: past what was measured, and past where they saturate."""
+    fastest = [one.fastest for one in study.predictions.values() if math.isfinite(one.fastest)]
+    wanted = max(_LEAST_DEVICES, *(2 * row.replicas for row in study.rows), *(2.5 * one for one in fastest))
+    return min(_MOST_DEVICES, 2 ** math.ceil(math.log2(wanted)))
+
+
+def _speedup(axes: Any, study: Study, devices: list[float]) -> None:
+    curves = {
+        strategy: [prediction.speedup(count) for count in devices] for strategy, prediction in study.predictions.items()
+    }
+    shown = [value for values in curves.values() for value in values] + [row.speedup for row in study.rows]
+    top = 1.3 * max(1.5, *shown)
+    axes.plot(devices, devices, color="#999999", linestyle=":", label="as many times as devices")
+    axes.axhline(1.0, color="#cccccc", linewidth=0.8)
+    for strategy, values in curves.items():
+        style = {"color": _COLOURS[strategy], "linestyle": _LINES[strategy]}
+        axes.plot(devices, values, **style, linewidth=1.8, label=f"{strategy}, predicted")
+        _measured(axes, strategy, [(row.replicas, row.speedup) for row in study.rows if row.strategy == strategy])
+    marked: list[tuple[int | None, float]] = []
+    for strategy, prediction in study.predictions.items():
+        best = prediction.replicas
+        if best is None or best > devices[-1] or (best, prediction.limit) in marked:
+            continue
+        marked.append((best, prediction.limit))
+        colour, height = _COLOURS[strategy], prediction.speedup(best)
+        axes.plot([best], [height], marker="*", markersize=15, color=colour, markeredgecolor="black", linestyle="none")
+        axes.annotate(
+            f"saturates at {best}: {height:.3g}×",
+            (best, height),
+            xytext=(0, 11),
+            textcoords="offset points",
+            ha="left" if best == 1 else "center",
+            color=colour,
+            fontsize=9,
+        )
+    axes.set_ylim(0, top)
+    axes.set_ylabel("speed-up over one device (times)")
+    axes.set_title("Speed-up at the same global batch", fontsize=11)
+
+
+def _bytes(axes: Any, study: Study, devices: list[float]) -> None:
+    for strategy in study.predictions:
+        counts = sorted({max(1, round(count)) for count in devices})
+        totals = [scaling.traffic(strategy, count, study.moved, study.update).total / 1e6 for count in counts]
+        drawn = [(count, total) for count, total in zip(counts, totals, strict=True) if total > 0]
+        style = {"color": _COLOURS[strategy], "linestyle": _LINES[strategy]}
+        axes.plot(*zip(*drawn, strict=True), **style, linewidth=1.8, label=f"{strategy}, computed")
+        points = [(row.replicas, row.measured_bytes) for row in study.rows if row.strategy == strategy]
+        _measured(axes, strategy, [(count, value / 1e6) for count, value in points if value])
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("moved in a step, between all processes (MB)")
+    axes.set_title("Bytes moved", fontsize=11)
+
+
+def _measured(axes: Any, strategy: str, points: list[tuple[int, float]]) -> None:
+    if points:
+        axes.plot(
+            *zip(*points, strict=True),
+            color=_COLOURS[strategy],
+            marker=_MARKERS[strategy],
+            markersize=8,
+            markerfacecolor="white",
+            markeredgewidth=1.8,
+            linestyle="none",
+            label=f"{strategy}, measured here",
+        )
