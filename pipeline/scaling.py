@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,21 @@ class Case:
 
     def __str__(self) -> str:
         return self.strategy if self.strategy == SINGLE else f"{self.strategy} {self.replicas}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was seen when a step was done.
+
+    Attributes:
+      step: its number, from 1 on.
+      time: seconds of a monotonic clock.
+      bytes: what the training's own network had moved by then; None where it has none.
+    """
+
+    step: int
+    time: float
+    bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -321,12 +337,12 @@ def measure(case: Case, request: Request, listener: progress.Listener) -> Measur
       EvergreenError: what the training refuses.
       RuntimeError: it failed.
     """
-    counted: list[tuple[int, int]] = []
+    marks: list[Mark] = []
 
     def hear(fraction: float | None, text: str) -> None:
-        step, sent = _STEP.match(text), own_network_bytes(process.process.pid)
-        if step is not None and sent is not None:
-            counted.append((int(step[1]), sent))
+        step = _STEP.match(text)
+        if step is not None:
+            marks.append(Mark(int(step[1]), time.monotonic(), own_network_bytes(process.process.pid)))
         listener(fraction, text)
 
     with tempfile.TemporaryDirectory(prefix="evergreen-scaling-") as folder:
@@ -344,30 +360,49 @@ def measure(case: Case, request: Request, listener: progress.Listener) -> Measur
                 report = process.result()
             finally:
                 progress.set_listener(None)
-    # Updates that come in pairs have no median: with several workers they are waited for together.
-    overlapping = case.strategy == PARAMETER_SERVER and case.settings.update == "async"
-    step_s = report["step_ms"]["mean" if overlapping else "p50"] / 1e3
-    return Measured(step_s, bytes_per_step(counted, report), report)
+    return Measured(seconds_per_step(marks, report, case.settings.update), bytes_per_step(marks, report), report)
 
 
-def bytes_per_step(counted: Sequence[tuple[int, int]], report: Mapping[str, Any]) -> float | None:
+def seconds_per_step(marks: Sequence[Mark], report: Mapping[str, Any], update: str) -> float:
+    """Returns the seconds of a step: the median, or under asynchronous updates the mean interval between two.
+
+    Asynchronous workers go on while the coordinator does something else, so that theirs is the time on the clock,
+    including what the points of the curve take.
+
+    Args:
+      marks: what was seen behind some of the steps, in order.
+      report: the training report.
+      update: `sync` or `async`.
+    """
+    if report["strategy"] != PARAMETER_SERVER or update == "sync" or not _apart(marks):
+        return float(report["step_ms"]["p50"]) / 1e3
+    return (marks[-1].time - marks[0].time) / (marks[-1].step - marks[0].step)
+
+
+def bytes_per_step(marks: Sequence[Mark], report: Mapping[str, Any]) -> float | None:
     """Returns what a step moved, from a counter that was read behind some of the steps.
 
     At each point of the curve the coordinator of `parameter_server` reads all weights, which is no part of a step.
 
     Args:
-      counted: step and bytes so far, in order.
+      marks: what was seen behind some of the steps, in order.
       report: the training report.
 
     Returns:
-      Bytes; None where the counter was not read twice.
+      Bytes; None where the counter could not be read.
     """
-    if len(counted) < 2 or counted[0][0] == counted[-1][0] or not report.get("bytes"):
+    known = [mark for mark in marks if mark.bytes is not None]
+    if not _apart(known) or not report.get("bytes"):
         return None
-    (first, before), (last, after) = counted[0], counted[-1]
-    reads = [point for point in report["curve"] if first <= point["step"] < last]
-    read = len(reads) * report["bytes"]["weights"] if report["strategy"] == PARAMETER_SERVER else 0
-    return (after - before - read) / (last - first)
+    first, last = known[0], known[-1]
+    assert first.bytes is not None and last.bytes is not None
+    points = [point for point in report["curve"] if first.step <= point["step"] < last.step]
+    read = len(points) * report["bytes"]["weights"] if report["strategy"] == PARAMETER_SERVER else 0
+    return (last.bytes - first.bytes - read) / (last.step - first.step)
+
+
+def _apart(marks: Sequence[Mark]) -> bool:
+    return len(marks) > 1 and marks[-1].step > marks[0].step
 
 
 def own_network_bytes(pid: int) -> int | None:

@@ -21,6 +21,7 @@ _COLOURS = {MIRRORED: "#0072B2", MULTI_WORKER: "#009E73", PARAMETER_SERVER: "#D5
 _MARKERS = {MIRRORED: "o", MULTI_WORKER: "s", PARAMETER_SERVER: "D"}
 # mirrored and multi_worker_mirrored have one curve: the second is dashed on top of the first.
 _LINES: Mapping[str, Any] = {MIRRORED: "-", MULTI_WORKER: (0, (6, 5)), PARAMETER_SERVER: "-"}
+_STAR: Mapping[str, Any] = {"marker": "*", "markersize": 15, "markeredgecolor": "black", "linestyle": "none"}
 _LEAST_DEVICES, _MOST_DEVICES = 16, 1024
 _POINTS = 400
 
@@ -59,7 +60,7 @@ def draw(study: Study, name: str, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
     most = _most_devices(study)
     devices = [most ** (step / _POINTS) for step in range(_POINTS + 1)]
     _speedup(left, study, devices)
@@ -72,7 +73,9 @@ def draw(study: Study, name: str, path: Path) -> None:
         axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9)
+    handles, labels = left.get_legend_handles_labels()
+    # A column for each strategy, its line above its points; the last one is for both panels.
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(study.predictions) + 1, frameon=False)
     figure.suptitle(
         f"{name}: a step of {study.global_batch_size} rows, {study.single_s * 1e3:.3g} ms on one device; "
         f"predicted for links of {study.network.bandwidth * 8 / 1e9:g} Gbit/s and "
@@ -90,55 +93,67 @@ def _most_devices(study: Study) -> int:
 
 
 def _speedup(axes: Any, study: Study, devices: list[float]) -> None:
-    curves = {
-        strategy: [prediction.speedup(count) for count in devices] for strategy, prediction in study.predictions.items()
-    }
-    shown = [value for values in curves.values() for value in values] + [row.speedup for row in study.rows]
-    top = 1.3 * max(1.5, *shown)
+    shown = [row.speedup for row in study.rows]
+    for strategy, prediction in study.predictions.items():
+        values = [prediction.speedup(count) for count in devices]
+        shown += values
+        axes.plot(devices, values, **_style(strategy), label=f"{strategy}, predicted")
+        points = [(row.replicas, row.speedup) for row in study.rows if row.strategy == strategy]
+        _measured(axes, strategy, points, f"{strategy}, measured here")
     axes.plot(devices, devices, color="#999999", linestyle=":", label="as many times as devices")
-    axes.axhline(1.0, color="#cccccc", linewidth=0.8)
-    for strategy, values in curves.items():
-        style = {"color": _COLOURS[strategy], "linestyle": _LINES[strategy]}
-        axes.plot(devices, values, **style, linewidth=1.8, label=f"{strategy}, predicted")
-        _measured(axes, strategy, [(row.replicas, row.speedup) for row in study.rows if row.strategy == strategy])
-    marked: list[tuple[int | None, float]] = []
+    axes.plot([], [], **_STAR, color="white", label="saturates: more devices do not help")
+    axes.axhline(1.0, color="#bbbbbb", linewidth=0.8)
+    marked: list[tuple[int, float]] = []
     for strategy, prediction in study.predictions.items():
         best = prediction.replicas
-        if best is None or best > devices[-1] or (best, prediction.limit) in marked:
+        if best is None or best > devices[-1]:
             continue
-        marked.append((best, prediction.limit))
-        colour, height = _COLOURS[strategy], prediction.speedup(best)
-        axes.plot([best], [height], marker="*", markersize=15, color=colour, markeredgecolor="black", linestyle="none")
-        axes.annotate(
-            f"saturates at {best}: {height:.3g}×",
-            (best, height),
-            xytext=(0, 11),
-            textcoords="offset points",
-            ha="left" if best == 1 else "center",
-            color=colour,
-            fontsize=9,
-        )
-    axes.set_ylim(0, top)
+        height = prediction.speedup(best)
+        if (best, round(height, 6)) not in marked:
+            marked.append((best, round(height, 6)))
+            _saturation(axes, best, height, _COLOURS[strategy])
+    axes.set_ylim(0, 1.25 * max(1.2, *shown))
     axes.set_ylabel("speed-up over one device (times)")
     axes.set_title("Speed-up at the same global batch", fontsize=11)
 
 
+def _saturation(axes: Any, best: int, height: float, colour: str) -> None:
+    axes.plot([best], [height], **_STAR, color=colour, zorder=4)
+    axes.annotate(
+        f"{best} {'device' if best == 1 else 'devices'}, {height:.2f}×",
+        (best, height),
+        xytext=(14, 14) if best == 1 else (0, 12),
+        textcoords="offset points",
+        ha="left" if best == 1 else "center",
+        color=colour,
+        zorder=5,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+    )
+
+
 def _bytes(axes: Any, study: Study, devices: list[float]) -> None:
+    from matplotlib import ticker
+
+    counts = sorted({max(1, round(count)) for count in devices})
     for strategy in study.predictions:
-        counts = sorted({max(1, round(count)) for count in devices})
         totals = [scaling.traffic(strategy, count, study.moved, study.update).total / 1e6 for count in counts]
         drawn = [(count, total) for count, total in zip(counts, totals, strict=True) if total > 0]
-        style = {"color": _COLOURS[strategy], "linestyle": _LINES[strategy]}
-        axes.plot(*zip(*drawn, strict=True), **style, linewidth=1.8, label=f"{strategy}, computed")
+        axes.plot(*zip(*drawn, strict=True), **_style(strategy))
         points = [(row.replicas, row.measured_bytes) for row in study.rows if row.strategy == strategy]
         _measured(axes, strategy, [(count, value / 1e6) for count, value in points if value])
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_ylabel("moved in a step, between all processes (MB)")
-    axes.set_title("Bytes moved", fontsize=11)
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_ylabel("moved in a step, all devices together (MB)")
+    axes.set_title("Bytes moved: computed (lines), and counted where processes talk over a network", fontsize=11)
 
 
-def _measured(axes: Any, strategy: str, points: list[tuple[int, float]]) -> None:
+def _style(strategy: str) -> dict[str, Any]:
+    return {"color": _COLOURS[strategy], "linestyle": _LINES[strategy], "linewidth": 1.8}
+
+
+def _measured(axes: Any, strategy: str, points: list[tuple[int, float]], label: str | None = None) -> None:
     if points:
         axes.plot(
             *zip(*points, strict=True),
@@ -148,5 +163,5 @@ def _measured(axes: Any, strategy: str, points: list[tuple[int, float]]) -> None
             markerfacecolor="white",
             markeredgewidth=1.8,
             linestyle="none",
-            label=f"{strategy}, measured here",
+            label=label,
         )

@@ -107,11 +107,7 @@ def build(
         "epochs": round(outcome.steps * settings.global_batch_size / max(training.rows, 1), 2),
         "peak_bytes": peak_bytes(devices),
         "cached_bytes": training.cached_bytes + validation.cached_bytes,
-        "step_ms": {
-            "p50": round(p50, 3),
-            "p90": round(float(np.percentile(step_ms, 90)), 3),
-            "mean": round(float(np.mean(step_ms)), 3),
-        },
+        "step_ms": {"p50": round(p50, 3), "p90": round(float(np.percentile(step_ms, 90)), 3)},
         "examples_per_second": round(settings.global_batch_size / p50 * 1e3, 1),
         "trace_s": round(outcome.trace_s, 3),
         "staleness": {str(updates): count for updates, count in outcome.staleness.items()},
