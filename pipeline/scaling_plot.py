@@ -103,32 +103,28 @@ def _speedup(axes: Any, study: Study, devices: list[float]) -> None:
     axes.plot(devices, devices, color="#999999", linestyle=":", label="as many times as devices")
     axes.plot([], [], **_STAR, color="white", label="saturates: more devices do not help")
     axes.axhline(1.0, color="#bbbbbb", linewidth=0.8)
-    marked: list[tuple[int, float]] = []
-    for strategy, prediction in study.predictions.items():
-        best = prediction.replicas
-        if best is None or best > devices[-1]:
-            continue
-        height = prediction.speedup(best)
-        if (best, round(height, 6)) not in marked:
-            marked.append((best, round(height, 6)))
-            _saturation(axes, best, height, _COLOURS[strategy])
-    axes.set_ylim(0, 1.25 * max(1.2, *shown))
+    top = 1.25 * max(1.2, *shown)
+    stars = {
+        (best, round(prediction.speedup(best), 6)): _COLOURS[strategy]
+        for strategy, prediction in reversed(list(study.predictions.items()))
+        if (best := prediction.replicas) is not None and best <= devices[-1]
+    }
+    for (best, height), colour in stars.items():
+        # Of two that are close together the lower one has its words below.
+        close = any(abs(other - best) <= 0.5 * best and 0 < higher - height < top / 8 for other, higher in stars)
+        axes.plot([best], [height], **_STAR, color=colour, zorder=6)
+        axes.annotate(
+            f"{best} {'device' if best == 1 else 'devices'}, {height:.3g}×",
+            (best, height),
+            xytext=(13, -20 if close else 12),
+            textcoords="offset points",
+            color=colour,
+            zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )
+    axes.set_ylim(0, top)
     axes.set_ylabel("speed-up over one device (times)")
     axes.set_title("Speed-up at the same global batch", fontsize=11)
-
-
-def _saturation(axes: Any, best: int, height: float, colour: str) -> None:
-    axes.plot([best], [height], **_STAR, color=colour, zorder=4)
-    axes.annotate(
-        f"{best} {'device' if best == 1 else 'devices'}, {height:.2f}×",
-        (best, height),
-        xytext=(14, 14) if best == 1 else (0, 12),
-        textcoords="offset points",
-        ha="left" if best == 1 else "center",
-        color=colour,
-        zorder=5,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-    )
 
 
 def _bytes(axes: Any, study: Study, devices: list[float]) -> None:
@@ -146,7 +142,7 @@ def _bytes(axes: Any, study: Study, devices: list[float]) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.set_ylabel("moved in a step, all devices together (MB)")
-    axes.set_title("Bytes moved: computed (lines), and counted where processes talk over a network", fontsize=11)
+    axes.set_title("Bytes of a step: computed (lines) and counted", fontsize=11)
 
 
 def _style(strategy: str) -> dict[str, Any]:
@@ -163,5 +159,6 @@ def _measured(axes: Any, strategy: str, points: list[tuple[int, float]], label: 
             markerfacecolor="white",
             markeredgewidth=1.8,
             linestyle="none",
+            zorder=5,
             label=label,
         )

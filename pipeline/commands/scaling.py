@@ -11,7 +11,7 @@ from evergreen.components.errors import ConfigError, EvergreenError
 from evergreen.components.trainer import scaling as model
 from evergreen.components.trainer.request import Request
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import options, scaling, scaling_plot
+from evergreen.pipeline import options, scaling, scaling_plot, scaling_runs
 from evergreen.pipeline.console import Console, StageProgress, number, print_json, size
 from evergreen.pipeline.run_log import RunLog
 from evergreen.pipeline.store import Store
@@ -84,8 +84,8 @@ def command(
     configuration.check_files(config)
     if plot is not None:
         scaling_plot.check_path(plot)
-    cases = scaling.plan(config, strategies, counts, steps)
-    request = scaling.last_training(config, Store(config.connection, config.name))
+    cases = scaling_runs.plan(config, strategies, counts, steps)
+    request = scaling_runs.last_training(config, Store(config.connection, config.name))
     folder = config.workspace_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     study = _measure(cases, request, network, folder, as_json)
@@ -99,7 +99,7 @@ def command(
 
 
 def _measure(
-    cases: list[scaling.Case], request: Request, network: model.Network, folder: Path, quiet: bool
+    cases: list[scaling_runs.Case], request: Request, network: model.Network, folder: Path, quiet: bool
 ) -> scaling.Study:
     """Trains case after case, with progress on the terminal and what TensorFlow prints in a log of each."""
     for old in folder.glob("*.log"):
@@ -107,11 +107,11 @@ def _measure(
     with RunLog(folder.parent, folder.name) as log, StageProgress(log.terminal, quiet=quiet) as stages:
         stages.widen(map(str, cases))
 
-        def train(case: scaling.Case, request: Request) -> scaling.Measured:
+        def train(case: scaling_runs.Case) -> scaling_runs.Measured:
             stages.start(str(case), "starting")
             with log.stage(str(case).replace(" ", "-")):
                 try:
-                    found = scaling.measure(case, request, stages.update)
+                    found = scaling_runs.measure(case, request, stages.update)
                 except RuntimeError as error:
                     raise EvergreenError(
                         f"the training under {case} failed",
@@ -121,7 +121,7 @@ def _measure(
             stages.done(f"{found.step_s * 1e3:.4g} ms a step")
             return found
 
-        return scaling.study(cases, request, network, train)
+        return scaling.study(cases, network, train)
 
 
 def _print(study: scaling.Study, console: Console) -> None:
