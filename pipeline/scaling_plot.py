@@ -116,8 +116,9 @@ def _speedup(axes: Any, study: Study, devices: list[float]) -> None:
         axes.annotate(
             f"{best} {'device' if best == 1 else 'devices'}, {height:.3g}×",
             (best, height),
-            xytext=(13, -20 if close else 12),
+            xytext=(0, -24) if close else (13, 12),
             textcoords="offset points",
+            ha="center" if close else "left",
             color=colour,
             zorder=4,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},

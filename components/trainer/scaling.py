@@ -209,7 +209,9 @@ class Prediction:
         fastest = self.fastest
         if math.isinf(fastest):
             return None
-        return min((math.floor(fastest), math.ceil(fastest)), key=self.step_s)
+        below, above = math.floor(fastest), math.ceil(fastest)
+        # Where there is a floor, the last device before it may seem to help by a rounding error.
+        return below if self.step_s(below) <= self.step_s(above) * (1 + 1e-9) else above
 
     @property
     def limit(self) -> float:
