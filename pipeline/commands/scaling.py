@@ -128,14 +128,14 @@ def _print(study: scaling.Study, console: Console) -> None:
     columns = [
         "strategy",
         "replicas",
-        "ms a step",
+        "ms",
         "speed-up",
-        "each sends",
-        "each receives",
-        "moved in all",
-        "measured",
+        "sends",
+        "receives",
+        "in all",
+        "counted",
         "predicted ms",
-        "predicted speed-up",
+        "speed-up there",
     ]
     rows: list[list[Any]] = [["single", 1, number(study.single_s * 1e3), number(1.0), *[None] * 6]]
     for row in study.rows:
@@ -153,6 +153,9 @@ def _print(study: scaling.Study, console: Console) -> None:
                 number(row.predicted_speedup),
             ]
         )
+    console.note(
+        "Milliseconds and bytes of a step; what each device or worker sends and receives, and all of them.", "bold"
+    )
     console.table(columns, rows, right=columns[1:])
     for strategy, prediction in study.predictions.items():
         console.note(f"{strategy}: {_saturation(prediction)}")
