@@ -1,4 +1,4 @@
-"""The flights that the sides of training.py learn from: raw rows, the transform graph, and rows as TFX materializes them.
+"""The flights that the sides of training.py learn from: raw rows, the transform graph, and transformed rows as TFX has.
 
 Every tenth row of the months is a validation row. Written once, before any clock starts.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import flights_quality
 import numpy as np
@@ -66,7 +67,7 @@ def write(work: Path, months: Iterable[int]) -> None:
     done.touch()
 
 
-def _encode(columns: dict[str, np.ndarray], schema: object) -> list[bytes]:
+def _encode(columns: dict[str, np.ndarray], schema: Any) -> list[bytes]:
     """Serializes transformed columns [rows, 1] as tf.Examples."""
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 

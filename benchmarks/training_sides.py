@@ -1,8 +1,8 @@
 """The sides of training.py, each a process of its own: trains the flights model and prints what it took, as JSON.
 
-    stock     TFX's own Trainer with the `run_fn` of stock_trainer.py: `Model.fit` on transformed rows, read by tfxio
-    ours      our Trainer under `--strategy` on raw rows: reads and transforms them, trains, exports
-    memory    no Trainer and no input path: the model's `train_step` in one graph loop over batches that are in memory
+stock     TFX's own Trainer with the `run_fn` of stock_trainer.py: `Model.fit` on transformed rows, read by tfxio
+ours      our Trainer under `--strategy` on raw rows: reads and transforms them, trains, exports
+memory    no Trainer and no input path: the model's `train_step` in one graph loop over batches that are in memory
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "steps": options.steps,
         "hyperparameters": options.hyperparameters,
         "profile": options.profile,
+        "threads": options.threads,
         "checkpoint_every": 0,
     }
     settings = TrainerSettings.from_dict(values)
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--hyperparameters", type=json.loads, default={})
     parser.add_argument("--profile", type=json.loads, help="first and last step of a trace, such as [100, 119]")
+    parser.add_argument("--threads", type=json.loads, default={}, help='such as {"inter_op": 2}')
     options = parser.parse_args()
     if options.side == "prepare":
         training_data.write(options.work, options.months)
