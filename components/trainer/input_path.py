@@ -196,9 +196,11 @@ def _load(
         batches, cycle_length=_READERS, num_parallel_calls=_READERS, deterministic=True
     )
 
+    parse = graph.parser(names)
+
     @tf.autograph.experimental.do_not_convert
     def transform(batch: tf.Tensor, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return graph.parse_and_apply(batch, names), number
+        return parse(batch), number
 
     transformed = _ready(read.map(transform, num_parallel_calls=_PARSERS, deterministic=True))
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
