@@ -1,4 +1,4 @@
-"""The Kubernetes example: every pod gets a TF_CONFIG in which it is what its name says, and only the cluster gets in."""
+"""The Kubernetes example: each pod gets a TF_CONFIG that fits its name, and only the cluster gets in."""
 
 import subprocess
 from pathlib import Path
