@@ -43,6 +43,7 @@ def train(request: Request) -> dict[str, Any]:
             f"received {os.environ[cluster.VARIABLE]}; the strategy starts the processes of trainer.cluster here",
             f"Unset {cluster.VARIABLE}, or use parameter_server.",
         )
+    cluster.bypass_proxies()
     request = dataclasses.replace(request, checkpoint_dir=checkpoints.folder(request))
     return cluster.with_restarts(lambda: _attempt(request), request.settings.max_restarts)
 
