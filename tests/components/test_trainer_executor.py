@@ -178,7 +178,7 @@ def test_settings_may_be_a_dict_and_are_checked_at_once(tmp_path, monkeypatch):
     settings = {"model": "tiny_model:build_model", "devices": 2, "strategy": "mirrored"}
     made = component(settings=settings)
     assert TrainerSettings.from_json(made["settings"]) == TrainerSettings.from_dict(settings)
-    assert made["project_dir"] == str(tmp_path) and "newest_span" not in made
+    assert made["project_dir"] == str(tmp_path) and made["newest_span"] is None
     with pytest.raises(ConfigError, match=r"trainer\.step is wrong"):
         component(settings={**settings, "step": 3})
     with pytest.raises(ConfigError, match="neither `examples` nor `transformed_examples`"):

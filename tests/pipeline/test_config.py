@@ -235,7 +235,7 @@ class TestMistakes:
             ("trainer.devices=2", "expected 1; several under mirrored, central_storage, model_parallel"),
             (
                 "trainer={run_fn: 'm:f', strategy: parameter_server}",
-                "trainer.strategy (--set): received parameter_server, expected one of auto, single, mirrored, "
+                'trainer.strategy (--set): received "parameter_server", expected one of auto, single, mirrored, '
                 "central_storage with `run_fn`",
             ),
             ("trainer.seed=-1", "expected a number, 0 or more"),
