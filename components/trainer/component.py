@@ -57,7 +57,7 @@ class Trainer(base_component.BaseComponent):
       transform_graph: the window's TransformGraph.
       settings: as `evergreen.components.trainer.settings.TrainerSettings` names them; a dict, or the same as JSON.
       label: the label's name.
-      examples: the window's Examples, raw; this or `transformed_examples`.
+      examples: the window's Examples, raw; or, as for a stock Trainer, what Transform materialized.
       newest_span: the span whose split `exam` the model must not see; by default the newest of the examples.
       project_dir: the folder of the user's modules; by default where the pipeline is built.
       schema: the Schema; handed to a `run_fn`.
@@ -93,6 +93,9 @@ class Trainer(base_component.BaseComponent):
                 "received neither `examples` nor `transformed_examples`",
                 "Give it the outputs of an ExampleGen, or of a Transform that materializes.",
             )
+        if transformed_examples is None and getattr(examples, "output_key", "") == "transformed_examples":
+            # As a stock Trainer is given them. Taken for raw rows, all their features would seem to be missing.
+            examples, transformed_examples = None, examples
         if isinstance(settings, Mapping):
             TrainerSettings.from_dict(settings)
             settings = json.dumps(settings, sort_keys=True)

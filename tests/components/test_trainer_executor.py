@@ -10,6 +10,7 @@ import time
 
 import pytest
 import trainer_world
+from tfx.components.transform.component import Transform
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 
@@ -184,6 +185,15 @@ def test_settings_may_be_a_dict_and_are_checked_at_once(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="neither `examples` nor `transformed_examples`"):
         component(settings=settings, examples=None)
     component(settings=settings, examples=None, transformed_examples=channel(standard_artifacts.Examples))
+
+
+def test_what_transform_materialized_is_taken_for_that():
+    examples, graph = channel(standard_artifacts.Examples), channel(standard_artifacts.TransformGraph)
+    transform = Transform(examples, channel(standard_artifacts.Schema), preprocessing_fn="features.preprocessing_fn")
+    made = Trainer(
+        examples=transform.outputs["transformed_examples"], transform_graph=graph, settings="{}", label="late"
+    )
+    assert set(made.inputs) == {"transformed_examples", "transform_graph"}
 
 
 def test_a_change_of_the_users_module_changes_the_cache_key(tmp_path):

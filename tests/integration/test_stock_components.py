@@ -90,6 +90,16 @@ def test_a_stock_pipeline_around_our_trainer_pushes_a_model_that_answers(folder)
 
 
 @pytest.mark.slow
+def test_with_rows_that_transform_materialized(folder):
+    before = set((folder / "serving").glob("*"))
+    raw = 'Trainer(\n        examples=examples.outputs["examples"]'
+    assert shown().count(raw) == 1
+    code = shown().replace(raw, 'Trainer(\n        examples=transform.outputs["transformed_examples"]')
+    run(folder, code.replace("materialize=False", "materialize=True"))
+    check(folder, before)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "replicas"),
     [
