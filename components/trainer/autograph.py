@@ -1,8 +1,7 @@
-"""TensorFlow 2.16 rewrites the source of tf_keras while it traces a training step, which takes many times the trace.
+"""TensorFlow 2.16 rewrites the source of tf_keras while it traces a training step, which is slow.
 
 AutoGraph leaves the packages on its list alone; `keras` is on it in every version, `tf_keras` since a later one (2.21
-has it). The functions of tf_keras need no rewriting, and the user's own layers are still converted. What it costs is
-the stock first step that `benchmarks/input_path.py` prints.
+has it). The functions of tf_keras need no rewriting, and the user's own layers are still converted.
 """
 
 from __future__ import annotations

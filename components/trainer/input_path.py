@@ -1,9 +1,9 @@
 """From the window's TFRecord files to batches of transformed rows.
 
 The rows are read, parsed and transformed once, in big batches, and kept in memory as one array for each feature; each
-epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step little
-(`benchmarks/input_path.py`), and shuffles all rows, not a buffer of them. Rows that do not fit the memory budget are
-read, parsed and transformed anew each epoch, and shuffled by file and in a buffer.
+epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step little, and shuffles
+all rows, not a buffer of them. Rows that do not fit the memory budget are read, parsed and transformed anew each epoch,
+and shuffled by file and in a buffer.
 """
 
 from __future__ import annotations
