@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 from collections import Counter, deque
 from typing import Any
 
@@ -19,12 +20,11 @@ import tensorflow as tf
 from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import cluster, loop, parts, user_model
 from evergreen.components.trainer.cluster import Cluster, LostProcess
+from evergreen.components.trainer.timing import time_after
 
 _CHECK_S = 1.0
 _RETRY_S = 0.1
 _SUMS = ("sum", "none")
-# What TensorFlow raises where the other end of a connection is gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 class ParameterServerLoop(loop.Loop):
@@ -84,7 +84,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.execute`: a step is a call, so that each step's time is known."""
         try:
             super().execute(1)
-        except _LOST as error:
+        except loop.LOST as error:
             raise self.lost(error) from error
         finally:
             self.outcome.worker_losses = self.joined.worker_losses
@@ -103,7 +103,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.measure`; with the weights that the servers have now."""
         try:
             self.pull()
-        except _LOST as error:
+        except loop.LOST as error:
             raise self.lost(error) from error
         super().measure(last)
 
@@ -136,14 +136,18 @@ class ParameterServerLoop(loop.Loop):
     def gradients(self, features: Any, label: Any, weight: Any) -> tuple[dict[str, tf.Tensor], list[Any]]:
         """Computes, on a worker, the gradients of a part of a batch, as its share in those of the whole.
 
+        The worker's seconds hold what it waits for weights: it reads a layer's while it computes another.
+
         Args:
           features: the part's features.
           label: its labels.
           weight: its rows as a part of the batch's.
 
         Returns:
-          What regularization adds to the loss, and the predictions; and for each of `learned` the gradient.
+          What regularization adds to the loss, the predictions and the worker's seconds; and for each of `learned`
+          the gradient.
         """
+        started = tf.timestamp()
         model, optimizer = self.learner, self.learner.optimizer
         with tf.GradientTape() as tape:
             predictions = model(features, training=True)
@@ -167,8 +171,17 @@ class ParameterServerLoop(loop.Loop):
             names = [variable.name for variable in model.trainable_variables]
             raise ValueError(f"No gradients provided for any variable: {names}.")
         self.learned = [variable for variable, _ in both]
-        logs = {"extra": extra * weight, "predictions": tf.cast(predictions, tf.float32)}
-        return logs, [gradient for _, gradient in both]
+        gradients = [gradient for _, gradient in both]
+        logs = {
+            "extra": extra * weight,
+            "predictions": tf.cast(predictions, tf.float32),
+            "seconds": time_after(gradients) - started,
+        }
+        return logs, gradients
+
+    def split_time(self) -> None:
+        """See `Loop.split_time`."""
+        self.outcome.input_s, self.outcome.communication_s = self.clock.input_s, self.clock.communication_s
 
 
 class SyncLoop(ParameterServerLoop):
@@ -218,11 +231,15 @@ class SyncLoop(ParameterServerLoop):
     def steps(self, count: int) -> float:
         """See `Loop.steps`."""
         for _ in range(count):
-            loss = self.step(next(self.iterator))
+            started = time.monotonic()
+            batch = next(self.iterator)
+            waited = time.monotonic() - started
+            loss, computed = self.step(batch)
+            self.clock.add(waited, time.monotonic() - started - waited - computed)
         return loss
 
-    def step(self, batch: Any) -> float:
-        """Does one step with a global batch."""
+    def step(self, batch: Any) -> tuple[float, float]:
+        """Does one step with a global batch; returns the loss, and the seconds of what computed the longest."""
         waiting = {self.number + part: args for part, args in enumerate(parts.cut(batch, self.parts))}
         first, self.number = self.number, self.number + len(waiting)
         for number, args in waiting.items():
@@ -240,9 +257,11 @@ class SyncLoop(ParameterServerLoop):
             results.update((number, result) for number, result in self.take() if number >= first)
         logs, gradients = zip(*(results[number] for number in waiting), strict=True)
         self.apply([list(gradient) for gradient in gradients])
+        computed = time.monotonic()
         extra = tf.add_n([log["extra"] for log in logs])
         predictions = tf.concat([log["predictions"] for log in logs], 0)
-        return float(self.score(*batch, predictions, extra))
+        loss = float(self.score(*batch, predictions, extra))
+        return loss, time.monotonic() - computed + max(float(log["seconds"]) for log in logs)
 
 
 class AsyncLoop(ParameterServerLoop):
@@ -260,6 +279,7 @@ class AsyncLoop(ParameterServerLoop):
         self.windowed, self.limit = limit is not None, min(limit or self.workers, self.workers)
         self.scheduled = 0
         self.batches: dict[int, Any] = {}
+        self.begun: dict[int, float] = {}
         self.ready: deque[tuple[int, Any]] = deque()
         self.histogram: Counter[int] = Counter()
         with self.learner_strategy.scope():
@@ -304,26 +324,41 @@ class AsyncLoop(ParameterServerLoop):
         return logs, staleness
 
     def steps(self, count: int) -> float:
-        """See `Loop.steps`."""
+        """See `Loop.steps`.
+
+        Updates overlap: of the time between two of them, as much is communication as of an update's own time is not
+        spent on its gradient.
+        """
         for _ in range(count):
-            self.fill()
+            started = time.monotonic()
+            waited = self.fill()
             while not self.ready:
                 self.ready.extend(self.take())
-                self.fill()
+                waited += self.fill()
             number, (logs, staleness) = self.ready.popleft()
+            now = time.monotonic()
+            moving = 1.0 - float(logs["seconds"]) / max(now - self.begun.pop(number), 1e-9)
+            self.clock.add(waited, max(0.0, (now - started - waited) * moving))
             self.histogram[int(staleness)] += 1
             loss = float(self.score(*self.batches.pop(number), logs["predictions"], logs["extra"]))
         self.outcome.staleness = dict(sorted(self.histogram.items()))
         return loss
 
-    def fill(self) -> None:
-        """Schedules as many updates as may be under way, and no more than there are steps."""
+    def fill(self) -> float:
+        """Schedules as many updates as may be under way, and no more than there are steps; returns how long it waited
+        for batches, in seconds.
+        """
+        waited = 0.0
         while self.scheduled < self.settings.steps and len(self.pending) < self.limit:
             if self.windowed and self.pending and min(self.pending.values()) <= self.scheduled - self.limit:
-                return
+                break
+            started = time.monotonic()
             self.batches[self.scheduled] = batch = next(self.iterator)
+            self.begun[self.scheduled] = time.monotonic()
+            waited += self.begun[self.scheduled] - started
             self.schedule(self.compute, batch, self.scheduled)
             self.scheduled += 1
+        return waited
 
     def finalize(self) -> None:
         """See `Loop.finalize`; what is still under way after an early end is waited for."""
@@ -355,7 +390,7 @@ def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event
         try:
             future.set_result(value.get())
             return
-        except _LOST:
+        except loop.LOST:
             pass
         except tf.errors.InvalidArgumentError as error:
             if "remote_handle" not in str(error):  # what is left of a worker that was started again meanwhile
