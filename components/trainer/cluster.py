@@ -157,6 +157,26 @@ def free_addresses(count: int) -> list[str]:
     return found
 
 
+def check_port(plan: Plan) -> None:
+    """Makes sure that this process can listen where the cluster expects it: TensorFlow would say it in no clear words.
+
+    Args:
+      plan: the cluster, with this process as its task.
+
+    Raises:
+      ConfigError: the port is in use.
+    """
+    port = int(plan.address(plan.task).rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} cannot be listened on",
+            f"{error}; the cluster gives it to {plan.task}",
+            "End what uses it, or give the task another port in TF_CONFIG on all hosts.",
+        ) from error
+
+
 def with_restarts(train: Callable[[], dict[str, Any]], restarts: int) -> dict[str, Any]:
     """Trains, again from the last checkpoint where the cluster lost a process that it needs.
 

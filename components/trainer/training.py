@@ -13,6 +13,7 @@ import tensorflow as tf
 from evergreen.components import progress, user_code
 from evergreen.components.errors import ConfigError, DataRejected
 from evergreen.components.trainer import (
+    async_updates,
     autograph,
     checkpoints,
     cluster,
@@ -82,6 +83,7 @@ def train(request: Request) -> dict[str, Any]:
                 watch.enter_context(Watchdog(joined.plan, settings.cluster.timeout, joined.replace))
             elif settings.strategy == MULTI_WORKER and (plan := cluster.read(os.environ)) is not None:
                 stack.enter_context(watch)
+                cluster.check_port(plan)
                 watch.enter_context(Watchdog(plan, settings.cluster.timeout))
             if settings.strategy in ON_CLUSTERS:
                 # TensorFlow joins a cluster before its first operation, or not at all.
@@ -154,7 +156,7 @@ def _train(
                     board.folder("train"),
                 )
                 if joined is not None:
-                    kind = parameter_server.SyncLoop if settings.update == "sync" else parameter_server.AsyncLoop
+                    kind = parameter_server.SyncLoop if settings.update == "sync" else async_updates.AsyncLoop
                     outcome = kind(remote, joined, *arguments).run()
                 elif mesh is not None:
                     outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()

@@ -250,6 +250,16 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
             assert f"port {port} cannot be listened on" in printed and "evergreen worker" in printed
 
 
+def test_a_port_of_the_host_that_leads_is_checked_too(world, tmp_path, monkeypatch):
+    with socket.create_server(("", 0)) as held:
+        port = held.getsockname()[1]
+        plan = Plan({"worker": (f"127.0.0.1:{port}",)}, Task("worker", 0))
+        monkeypatch.setenv("TF_CONFIG", plan.config())
+        with pytest.raises(ConfigError, match=f"port {port} cannot be listened on"):
+            executor.train(trainer_world.request(world, tmp_path / "node" / "out", MIRRORED))
+    assert not children(os.getpid())
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
