@@ -198,7 +198,7 @@ def compact(report: Mapping[str, Any]) -> str:
     Returns:
       JSON of a few hundred characters.
     """
-    left_out = ("curve", "features", "rows_by_span", "warm_start", "hyperparameters", "signatures", "format")
+    left_out = ("curve", "features", "rows_by_span", "warm_start", "hyperparameters", "signatures", "format", "bytes")
     short = {key: value for key, value in report.items() if key not in left_out}
     start = report["warm_start"]
     short["warm_start"] = {"warm": start["warm"], "reason": start["reason"]}

@@ -24,6 +24,7 @@ from evergreen.components.trainer import (
     report,
     signatures,
     user_model,
+    volume,
     warm_start,
 )
 from evergreen.components.trainer import devices as trainer_devices
@@ -187,6 +188,7 @@ def _train(
         exported,
         phases,
     )
+    result["bytes"] = volume.measure(served, graph.specs, features, request.label)
     report.write(result, request.run_dir)
     keeper.clear()
     progress.report(1.0, f"trained {outcome.steps} steps")

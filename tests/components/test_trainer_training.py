@@ -52,6 +52,16 @@ def test_a_training_is_reported(world, tmp_path):
     assert report["epochs"] == round(20 * 64 / 720, 2)
     assert report["features"] == ["colour", "count", "shop", "size", "size_missing"]
     assert report["parameters"] == (7 * 3 + 4 * 3) + (9 * 8 + 8) + 9
+    assert report["bytes"] == {
+        "weights": 4 * report["parameters"],
+        "reads": 4 * (9 * 8 + 8 + 9),
+        "gradients": 4 * (9 * 8 + 8 + 9),
+        "example": 3 * 8 + 3 * 4,
+        "tables": [
+            {"rows": 7, "row_bytes": 3 * 4 + 8, "per_example": 1},
+            {"rows": 4, "row_bytes": 3 * 4 + 8, "per_example": 1},
+        ],
+    }
     assert report["examples_per_second"] > 0 and report["step_ms"]["p50"] <= report["step_ms"]["p90"]
     assert set(report["seconds"]) == {"load", "build", "warm_start", "input", "fit", "export"}
     assert {"loss", "auc", "val_loss", "val_auc"} <= set(report["final"])
