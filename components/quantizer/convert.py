@@ -32,7 +32,7 @@ def convert(core: str, variant: str) -> bytes:
     """
     import tensorflow as tf
 
-    # Loading by path is twice as fast as from_concrete_functions, which freezes the graph a second time (measured).
+    # By path, because from_concrete_functions freezes the graph a second time.
     converter = tf.lite.TFLiteConverter.from_saved_model(core, signature_keys=[Signature.SERVING_DEFAULT])
     if variant != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

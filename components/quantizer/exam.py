@@ -38,7 +38,7 @@ def batches(examples_uri: str, transform_graph_uri: str, label: str, names: Iter
     wanted = [name for name in names if name in graph.specs]
     spec = {**graph.parsing_spec(wanted), label: graph.raw_spec[label]}
 
-    # AutoGraph would rewrite the source of tft and of Keras under it: four seconds, for nothing.
+    # AutoGraph would rewrite the source of tft and of Keras under it, for nothing.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def transform(serialized: Any) -> Any:
         raw = tf.io.parse_example(serialized, spec)

@@ -124,7 +124,7 @@ def _network(request: Request, environment: Mapping[str, str]) -> tuple[str, ...
     if request.settings.strategy not in ON_CLUSTERS or cluster.read(environment) is not None:
         return ()
     base = () if request.base_model is None else (request.base_model.uri,)
-    uris = (*(one.uri for one in request.examples), request.transform_graph, request.model_dir, request.run_dir, *base)
+    uris = (*(one.uri for one in request.window), request.transform_graph, request.model_dir, request.run_dir, *base)
     prefix = () if any("://" in uri for uri in uris) else network.private_prefix()
     if not prefix:
         network.warn_of_open_ports()

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from evergreen.components.errors import DataRejected
 from evergreen.components.trainer.request import Part
-from evergreen.components.trainer.transform_graph import TransformGraph
+from evergreen.components.trainer.transform_graph import Materialized, TransformGraph
 
 READ_BATCH = 4096
 EVALUATION_BATCH = 4096
@@ -65,13 +65,17 @@ class Dataset:
 
 
 def open_rows(
-    parts: Sequence[Part], graph: TransformGraph, features: Sequence[str], label: str, budget: int | None = None
+    parts: Sequence[Part],
+    graph: TransformGraph | Materialized,
+    features: Sequence[str],
+    label: str,
+    budget: int | None = None,
 ) -> Dataset:
     """Reads rows into memory, or prepares to stream them where they do not fit.
 
     Args:
       parts: the files.
-      graph: what transforms a row.
+      graph: what parses and transforms a row.
       features: the transformed features that the model reads.
       label: the transformed feature that holds the label.
       budget: bytes that the rows may take; None for a share of the machine's memory.
@@ -176,7 +180,7 @@ def _tables(chunks: dict[str, list[np.ndarray]]) -> list[_Table]:
 
 
 def _load(
-    parts: Sequence[Part], graph: TransformGraph, names: list[str], budget: int
+    parts: Sequence[Part], graph: TransformGraph | Materialized, names: list[str], budget: int
 ) -> tuple[list[_Table], dict[tuple[int, str], int], int] | None:
     """Reads, parses and transforms every row; None as soon as they exceed the budget.
 
@@ -266,7 +270,7 @@ def _cached_batches(
     return batches
 
 
-def _streamed(parts: Sequence[Part], graph: TransformGraph, names: list[str]) -> Dataset:
+def _streamed(parts: Sequence[Part], graph: TransformGraph | Materialized, names: list[str]) -> Dataset:
     label = names[-1]
     files = [file for part in parts for file in part.files]
 

@@ -55,6 +55,7 @@ def train(request: Request) -> dict[str, Any]:
             f"expected {cluster.leading(plan)[0] if cluster.leading(plan) else 'worker-0'}, and no ps",
             "Run the training there; on the other hosts run `evergreen worker`.",
         )
+    cluster.bypass_proxies()
     request = dataclasses.replace(request, checkpoint_dir=checkpoints.folder(request))
     return cluster.with_restarts(lambda: _attempt(request, plan), request.settings.max_restarts)
 

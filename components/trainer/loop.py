@@ -1,7 +1,7 @@
 """The training loop: steps in one graph call, measurements in between, an early end, and no NaN unnoticed.
 
 The loop calls the model's own `train_step` and `test_step` under the strategy, as `Model.fit` does, many at a time. It
-is not `fit` because `fit` traces the step four times where once is enough: about a second each for 29 inputs.
+is not `fit` because `fit` traces the step four times where once is enough.
 """
 
 from __future__ import annotations

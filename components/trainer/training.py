@@ -38,7 +38,7 @@ from evergreen.components.trainer.settings import (
     PARAMETER_SERVER,
     TrainerSettings,
 )
-from evergreen.components.trainer.transform_graph import TransformGraph
+from evergreen.components.trainer.transform_graph import Materialized, TransformGraph
 from evergreen.components.trainer.watchdog import Watchdog
 
 
@@ -215,12 +215,14 @@ def _one_row(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) -> tuple[Any, Any]:
+    source = graph if request.examples else Materialized(graph)
+
     def read(parts: list[Part]) -> input_path.Dataset:
-        return input_path.open_rows(parts, graph, features, request.label, request.cache_bytes)
+        return input_path.open_rows(parts, source, features, request.label, request.cache_bytes)
 
     try:
-        validation = read(validation_parts(request.examples))
-        training = read(training_parts(request.examples, request.newest_span))
+        validation = read(validation_parts(request.window))
+        training = read(training_parts(request.window, request.newest_span))
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise DataRejected(
             "the rows of the window cannot be read",
@@ -228,7 +230,7 @@ def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) ->
             "Run again; where it stays, the artifact is damaged: `evergreen doctor`.",
         ) from error
     if not training.rows:
-        spans = ", ".join(str(examples.span) for examples in request.examples)
+        spans = ", ".join(str(examples.span) for examples in request.window)
         raise DataRejected(
             "there are no rows to train on",
             f"the training splits of the spans {spans or 'none'} are empty",

@@ -121,6 +121,41 @@ class TransformGraph:
         return list(self.output.vocabulary_by_name(name))
 
 
+class Materialized:
+    """Reads rows that Transform has materialized, in place of a graph that transforms raw ones.
+
+    Args:
+      graph: what the rows were transformed by.
+    """
+
+    def __init__(self, graph: TransformGraph):
+        self._specs = graph.specs
+        self._parsing = graph.output.transformed_feature_spec()
+
+    @tf.autograph.experimental.do_not_convert
+    def parse_and_apply(self, examples: tf.Tensor, names: Iterable[str]) -> Tensors:
+        """Parses serialized tf.Examples; as `TransformGraph.parse_and_apply`, with the transformation done before.
+
+        Args:
+          examples: strings, [batch].
+          names: the transformed features wanted.
+
+        Returns:
+          A dense tensor for each name.
+        """
+        parsed = tf.io.parse_example(examples, {name: self._parsing[name] for name in names})
+        # A tf.Example holds int64 and float32 only; the graph may give other numbers.
+        return {name: tf.cast(tensor, self._specs[name].dtype) for name, tensor in parsed.items()}
+
+    def parser(self, names: Iterable[str]) -> Any:
+        """Returns `parse_and_apply` for some features as a function of the examples.
+
+        Args:
+          names: the transformed features wanted.
+        """
+        return functools.partial(self.parse_and_apply, names=tuple(names))
+
+
 def _check_dense(outputs: Mapping[str, Any]) -> None:
     sparse = sorted(name for name, tensor in outputs.items() if not isinstance(tensor, tf.Tensor))
     if sparse:

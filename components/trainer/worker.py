@@ -201,7 +201,7 @@ def _check_code(plan: Plan, request: Request, expected: dict[str, str]) -> None:
 
 
 def _check_files(plan: Plan, request: Request) -> None:
-    folders = [request.transform_graph, *(one.uri for one in request.examples)]
+    folders = [request.transform_graph, *(one.uri for one in request.window)]
     missing = [folder for folder in folders if "://" not in folder and not os.path.isdir(folder)]
     if missing:
         raise ConfigError(

@@ -141,6 +141,16 @@ def test_early_stopping_without_validation_rows_is_refused(world, tmp_path):
     assert "val_loss" not in report["final"]
 
 
+def test_materialized_rows_are_enough(world, materialized, tmp_path):
+    rows = trainer_world.materialized_window(materialized)
+    report, request = train(world, tmp_path, examples=(), transformed_examples=rows)
+    assert report["rows"] == {"train": 720, "validation": 120}
+    assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
+    served = tf.saved_model.load(model_layout.serving_dir(request.model_dir)).signatures["serving_default"]
+    raw = tf.constant([trainer_world.example({"colour": "red", "size": 9.0})])
+    assert served(examples=raw)["predictions"].shape == (1, 1)
+
+
 def test_no_rows_to_train_on_is_said(world, tmp_path):
     window = trainer_world.request(world, tmp_path).examples
     bare = tuple(type(one)(one.uri, one.span, one.version, ("validation",)) for one in window)
