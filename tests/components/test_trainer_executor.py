@@ -237,5 +237,5 @@ def test_building_a_pipeline_loads_no_training_code():
         print(*(name.rpartition(".")[2] for name in sys.modules if name.startswith("evergreen.components.trainer.")))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
-    light = "child cluster component devices executor network parent report request settings"
+    light = "child cluster component devices executor network parent report request settings watchdog"
     assert sorted(done.stdout.split()) == light.split()
