@@ -53,15 +53,17 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The local processes of a cluster, where TF_CONFIG names none.
+    """The local processes of a cluster, where TF_CONFIG names none, and how long any cluster may be silent.
 
     Attributes:
       workers: worker processes.
       ps: parameter servers; `multi_worker_mirrored` has none.
+      timeout: seconds after which a process that does not answer is taken for lost.
     """
 
     workers: int = 2
     ps: int = 1
+    timeout: int = 60
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ class TrainerSettings:
             ("devices", self.devices, 1),
             ("cluster.workers", self.cluster.workers, 1),
             ("cluster.ps", self.cluster.ps, 1),
+            ("cluster.timeout", self.cluster.timeout, 1),
             ("staleness.max_in_flight", self.staleness.max_in_flight, 1),
             ("mesh", min(self.mesh), 1),
             ("early_stopping.every", self.early_stopping.every if self.early_stopping else None, 1),

@@ -111,6 +111,11 @@ def distributes(strategy: tf.distribute.Strategy) -> bool:
     return tf.distribute.get_strategy() is not strategy
 
 
+def local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many devices of this process compute under a strategy."""
+    return len(strategy.extended.worker_devices) if distributes(strategy) else 1
+
+
 def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
     """Prepares global batches for the replicas: each takes its `share` of what this gives.
 

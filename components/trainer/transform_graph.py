@@ -6,6 +6,7 @@ is kept out of it: it would spend seconds on rewriting tft, which needs no rewri
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class TransformGraph:
             name: tf.TensorSpec([None, *shapes[name]], tensor.dtype, name) for name, tensor in outputs.items()
         }
         self.needs = {name: self._sources(tensor) for name, tensor in outputs.items()}
+        self._parsers: dict[tuple[str, ...], Any] = {}
 
     def _sources(self, output: tf.Tensor) -> frozenset[str]:
         """Finds the raw features that an output is computed from, by data and not by mere order of execution."""
@@ -98,6 +100,19 @@ class TransformGraph:
         """
         names = list(names)
         return self.apply(tf.io.parse_example(examples, self.parsing_spec(names)), names)
+
+    def parser(self, names: Iterable[str]) -> Any:
+        """Returns `parse_and_apply` for some features as a function of the examples, traced once for all its callers.
+
+        Args:
+          names: the transformed features wanted.
+        """
+        wanted = tuple(names)
+        if wanted not in self._parsers:
+            signature = [tf.TensorSpec([None], tf.string)]
+            parse = functools.partial(self.parse_and_apply, names=wanted)
+            self._parsers[wanted] = tf.function(parse, input_signature=signature, autograph=False)
+        return self._parsers[wanted]
 
     def vocabulary(self, name: str) -> list[bytes] | None:
         """Returns the tokens of a vocabulary in the order of their indices; None where there is no such vocabulary."""
