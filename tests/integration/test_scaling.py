@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 import integration_world as world
 import pytest
 
+from evergreen.components.trainer import network
+
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 
@@ -43,7 +45,7 @@ def test_bytes_are_counted_as_computed_and_nothing_is_recorded(trained):
     assert ring["bytes"]["total"] == pytest.approx(2 * gradients + rows)
     for row in (ring, servers):
         assert row["step_ms"] > 0 and row["predicted_step_ms"] > 0
-        if row["measured_bytes"] is not None:  # where the system has no network namespaces
+        if network.private_prefix():  # else the processes share the machine's network, and its counters
             assert row["measured_bytes"] == pytest.approx(row["bytes"]["total"], rel=0.15)
     assert found["bandwidth_bytes_per_s"] == 1.25e8
     assert set(found["saturation"]) == {"multi_worker_mirrored", "parameter_server"}
