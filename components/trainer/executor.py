@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
-from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from evergreen.components.trainer import child, cluster, devices, report
 from evergreen.components.trainer.request import Request, from_artifacts
 from evergreen.components.trainer.settings import MULTI_WORKER, PARAMETER_SERVER
+
+_log = logging.getLogger(__name__)
 
 
 class Executor(base_executor.BaseExecutor):
@@ -24,7 +26,7 @@ class Executor(base_executor.BaseExecutor):
         if result.get("restarts"):  # the training that came to its end knows nothing of those before it
             report.write(result, request.run_dir)
         for line in report.describe(result):
-            logging.info("%s.", line)
+            _log.info("%s.", line)
         model = artifact_utils.get_single_instance(output_dict["model"])
         model.set_int_custom_property("span", request.newest_span)
         model.set_int_custom_property("seed", request.settings.seed)
@@ -50,7 +52,7 @@ def train(request: Request) -> dict[str, Any]:
     """
     settings, reason = devices.resolve(request.settings)
     if reason:
-        logging.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
+        _log.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
     request = dataclasses.replace(request, settings=settings, picked=reason)
     devices.configure(settings)
     if settings.strategy == PARAMETER_SERVER:

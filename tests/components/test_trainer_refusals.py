@@ -81,5 +81,7 @@ def test_a_wrong_model_gets_one_error_and_leaves_nothing(world, tmp_path, capfd,
     assert reason in error.value.reason and len(error.value.reason) < 400
     assert "Traceback" not in capfd.readouterr().err
     assert children() == []
-    left = [path for path in (tmp_path / "node").rglob("*") if path.is_file() and not {"logs", "cluster"} & {*path.parts}]
+    left = [
+        path for path in (tmp_path / "node").rglob("*") if path.is_file() and not {"logs", "cluster"} & {*path.parts}
+    ]
     assert left == []
