@@ -20,10 +20,8 @@ def load(name):
 
 @pytest.mark.tensorflow
 def test_time_within_an_event_is_not_counted_twice(tmp_path):
-    try:
-        from tensorflow.tsl.profiler.protobuf import xplane_pb2
-    except ImportError:
-        from tensorflow.core.profiler.protobuf import xplane_pb2
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
     space = xplane_pb2.XSpace()
     plane = space.planes.add(name="/host:CPU")
     for number, name in enumerate(["Process", "a/b:MatMul", "Gather"]):
