@@ -38,10 +38,8 @@ def read(folder: Path, steps: int) -> dict[str, dict[str, float]]:
 
 
 def _planes(path: Path) -> Any:
-    try:
-        from tensorflow.tsl.profiler.protobuf import xplane_pb2
-    except ImportError:  # where newer versions of TensorFlow have it
-        from tensorflow.core.profiler.protobuf import xplane_pb2
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
     return xplane_pb2.XSpace.FromString(path.read_bytes()).planes
 
 
