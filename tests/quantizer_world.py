@@ -24,6 +24,8 @@ def build(folder):
     write_core(f"{root}/sensitive", outlier=1e5)
     write_core(f"{root}/one_row", batch=1)
     write_core(f"{root}/unconvertible", activation="digamma")
+    write_dense(f"{root}/dense")
+    write_dense(f"{root}/far", scale=1e4)
     os.makedirs(f"{root}/from_run_fn/Format-Serving")
     write_evaluation(f"{root}/evaluation", root)
 
@@ -64,7 +66,7 @@ def raw_rows():
 
 
 def write_examples(uri, rows):
-    """Two compressed files, as our SpanExampleGen leaves a split."""
+    """The splits `exam` and `train` of the same rows, two compressed files each, as our SpanExampleGen leaves them."""
     import tensorflow as tf
 
     kinds = {
@@ -72,10 +74,11 @@ def write_examples(uri, rows):
         float: lambda v: tf.train.Feature(float_list=tf.train.FloatList(value=[v])),
         int: lambda v: tf.train.Feature(int64_list=tf.train.Int64List(value=[v])),
     }
-    os.makedirs(f"{uri}/Split-exam")
     half = len(rows) // 2
-    for shard, part in enumerate((rows[:half], rows[half:])):
-        path = f"{uri}/Split-exam/data_tfrecord-0000{shard}-of-00002.gz"
+    for split in ("exam", "train"):
+        os.makedirs(f"{uri}/Split-{split}")
+    for split, shard, part in [(s, *p) for s in ("exam", "train") for p in enumerate((rows[:half], rows[half:]))]:
+        path = f"{uri}/Split-{split}/data_tfrecord-0000{shard}-of-00002.gz"
         with tf.io.TFRecordWriter(path, "GZIP") as writer:
             for row in part:
                 features = {name: kinds[type(value)](value) for name, value in row.items()}
@@ -83,33 +86,36 @@ def write_examples(uri, rows):
 
 
 def write_transform_graph(uri, rows):
-    """Analyzes the rows with Beam in this process and writes a TransformGraph artifact's content."""
+    """Analyzes the rows and writes the TransformGraph artifact's content."""
+    import tensorflow as tf
+
+    spec = {
+        "carrier": tf.io.VarLenFeature(tf.string),
+        "distance": tf.io.VarLenFeature(tf.float32),
+        "late": tf.io.FixedLenFeature([1], tf.int64),
+    }
+    write_graph(uri, rows, spec, preprocessing_fn)
+
+
+def write_graph(uri, rows, spec, preprocessing):
+    """Analyzes rows with Beam in this process and writes a TransformGraph artifact's content."""
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform.beam as tft_beam
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
     from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-    metadata = dataset_metadata.DatasetMetadata(
-        schema_utils.schema_from_feature_spec(
-            {
-                "carrier": tf.io.VarLenFeature(tf.string),
-                "distance": tf.io.VarLenFeature(tf.float32),
-                "late": tf.io.FixedLenFeature([1], tf.int64),
-            }
-        )
-    )
-    instances = [
-        {
-            "carrier": [row["carrier"]] if "carrier" in row else [],
-            "distance": [row["distance"]] if "distance" in row else [],
-            "late": [row["late"]],
-        }
-        for row in rows
-    ]
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+
+    def value(row, name):
+        if isinstance(spec[name], tf.io.FixedLenFeature) and not spec[name].shape:
+            return row[name]
+        return [row[name]] if name in row else []
+
+    instances = [{name: value(row, name) for name in spec} for row in rows]
     with beam.Pipeline(runner=FnApiRunner()) as pipeline, tft_beam.Context(temp_dir=f"{uri}-tmp"):
         data = pipeline | beam.Create(instances)
-        transform_fn = (data, metadata) | tft_beam.AnalyzeDataset(preprocessing_fn)
+        transform_fn = (data, metadata) | tft_beam.AnalyzeDataset(preprocessing)
         _ = transform_fn | tft_beam.WriteTransformFn(uri)
         _ = metadata | tft_beam.WriteMetadata(f"{uri}/metadata", pipeline)
 
@@ -145,6 +151,41 @@ def write_core(uri, outlier=0.0, batch=None, activation="sigmoid"):
         if batch:
             logit = tf.reshape(logit, [batch, 1])
         return {"predictions": getattr(tf.math, activation)(logit + distance)}
+
+    tf.saved_model.save(module, f"{uri}/Core", signatures={"serving_default": predict})
+
+
+def write_dense(uri, scale=1.0):
+    """A core model with layers: an embedding beside the number, 64 units, one.
+
+    Args:
+      uri: of the Model artifact to write into.
+      scale: of the number where it stands beside the embedding. The layer behind takes it back, so the answers are the
+        same; int8 has one range for both, and a large one leaves the embedding no steps.
+    """
+    import tensorflow as tf
+
+    random = np.random.default_rng(2)
+    module = tf.Module()
+    module.table = tf.Variable(random.normal(0, 0.5, (VOCABULARY, 4)).astype(np.float32))
+    hidden = random.normal(0, 0.5, (5, 64)).astype(np.float32)
+    hidden[4] /= scale
+    module.hidden = tf.Variable(hidden)
+    module.late = tf.Variable(random.normal(0, 0.3, (64, 1)).astype(np.float32))
+    module.weights = [module.table, module.hidden, module.late]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 1], tf.int64, name="carrier"),
+            tf.TensorSpec([None, 1], tf.float32, name="distance"),
+        ]
+    )
+    def predict(carrier, distance):
+        joined = tf.concat(
+            [tf.gather(module.table, carrier[:, 0], name="rows"), distance * scale], axis=1, name="joined"
+        )
+        units = tf.nn.relu(tf.matmul(joined, module.hidden, name="hidden"))
+        return {"predictions": tf.sigmoid(tf.matmul(units, module.late, name="late"))}
 
     tf.saved_model.save(module, f"{uri}/Core", signatures={"serving_default": predict})
 

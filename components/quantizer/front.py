@@ -50,7 +50,10 @@ def raw_specs(spec: Any) -> dict[str, tf.TensorSpec]:
     Args:
       spec: name to FixedLenFeature or VarLenFeature.
     """
-    return {name: tf.TensorSpec([None, *(getattr(one, "shape", None) or [1])], one.dtype, name) for name, one in spec.items()}
+    return {
+        name: tf.TensorSpec([None, *(getattr(one, "shape", None) or [1])], one.dtype, name)
+        for name, one in spec.items()
+    }
 
 
 def _with_default(tensor: tf.Tensor, spec: Any) -> tf.Tensor:

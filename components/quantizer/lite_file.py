@@ -20,6 +20,13 @@ _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items(
 _TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 
 
+# Operators whose output has the shape of their largest input; a table's keys are the largest of what it is given.
+_KEEP_SHAPE = frozenset({
+    "ADD", "CAST", "DIV", "EQUAL", "GREATER", "GREATER_EQUAL", "HASHTABLE_FIND", "LESS", "LESS_EQUAL", "LOGICAL_AND",
+    "LOGICAL_NOT", "LOGICAL_OR", "MAXIMUM", "MINIMUM", "MUL", "NOT_EQUAL", "SELECT_V2", "SUB",
+})  # fmt: skip
+
+
 class _AlignedBuilder(flatbuffers.Builder):
     """Python's flatbuffers ignore `force_align`; a vector of bytes is a buffer's data, or can bear the padding."""
 
@@ -177,6 +184,29 @@ def join(front: Any, core: Any) -> Any:
     if core_signature.subgraphIndex == len(core.subgraphs) - 1:
         front.subgraphs.pop()
     return front
+
+
+def restore_shapes(model: Any) -> None:
+    """Says the shapes that the converter does not know: what a table finds is shaped as what it was asked.
+
+    A shape that is unknown reads as that of a single number, and XNNPACK plans what follows for one.
+
+    Args:
+      model: a `ModelT`; it is changed.
+    """
+    for subgraph in model.subgraphs:
+        for operation in subgraph.operators or []:
+            if operator(model, operation) not in _KEEP_SHAPE:
+                continue
+            given = max((subgraph.tensors[index] for index in operation.inputs if index >= 0), key=_rank)
+            for made in (subgraph.tensors[index] for index in operation.outputs):
+                if _rank(made) < _rank(given):
+                    made.shape, made.shapeSignature = given.shape, given.shapeSignature
+
+
+def _rank(tensor: Any) -> int:
+    # A resource has a shape of its own that is nobody's.
+    return -1 if tensor.shape is None or tensor_type(tensor) == "resource" else len(tensor.shape)
 
 
 def _body_tensors(main: Any, body: Any, signature: Any, outputs: Mapping[str, int]) -> dict[int, int]:

@@ -7,7 +7,7 @@ none of that converts. Its operators are played again one by one inside of a `tf
   What is computed on its values one by one is computed on every row, and where they become dense again (SparseToDense)
   the missing ones get the default.
 - A table becomes a constant one, its content exported.
-- Hashing into one bucket is 0.
+- Hashing into one bucket is 0, and a search among sorted bounds counts those that are not above the value.
 
 Strings cannot be chosen by a condition in TFLite: a string column with another default than '' is carried as two, the
 tokens and the default, until an operator makes numbers of it.
@@ -23,13 +23,17 @@ import tensorflow as tf
 
 from evergreen.components import model_layout
 
-_ROW_BY_ROW = frozenset(
-    "Abs Acos Add AddV2 Asin Atan Atan2 Bucketize Cast Ceil ClipByValue Cos Div DivNoNan Equal Exp Expm1 Floor FloorDiv "
-    "FloorMod Greater GreaterEqual IsFinite IsInf IsNan Less LessEqual Log Log1p LogicalAnd LogicalNot "
-    "LogicalOr LookupTableFindV2 Maximum Minimum Mod Mul Neg NotEqual Pow RealDiv Reciprocal Relu Round Rsqrt Select "
-    "SelectV2 Sigmoid Sign Sin Sqrt Square SquaredDifference StringToHashBucketFast Sub Tan Tanh "
-    "TruncateDiv ZerosLike OnesLike StringLower StringUpper StringStrip AsString".split()
-)
+# What gives one number or string for each that it takes, and what `ones_like` is made of. Those that TFLite lacks are
+# named by the converter.
+_ROW_BY_ROW = frozenset({
+    "Abs", "Acos", "Add", "AddV2", "AsString", "Asin", "Atan", "Atan2", "Bucketize", "Cast", "Ceil", "ClipByValue",
+    "Cos", "Div", "DivNoNan", "Equal", "Exp", "Expm1", "Fill", "Floor", "FloorDiv", "FloorMod", "Greater",
+    "GreaterEqual", "IsFinite", "IsInf", "IsNan", "Less", "LessEqual", "Log", "Log1p", "LogicalAnd", "LogicalNot",
+    "LogicalOr", "LookupTableFindV2", "Maximum", "Minimum", "Mod", "Mul", "Neg", "NotEqual", "OnesLike", "Pow",
+    "RealDiv", "Reciprocal", "Relu", "Round", "Rsqrt", "Select", "SelectV2", "Shape", "Sigmoid", "Sign", "Sin",
+    "Sqrt", "Square", "SquaredDifference", "StringLower", "StringStrip", "StringToHashBucketFast", "StringUpper",
+    "Sub", "Tan", "Tanh", "TruncateDiv", "ZerosLike",
+})  # fmt: skip
 _SHAPE_ONLY = frozenset({"ExpandDims", "Reshape", "Squeeze"})
 _HASHES = frozenset({"StringToHashBucketFast", "StringToHashBucketStrong", "StringToHashBucket"})
 
@@ -40,7 +44,7 @@ class NotReplayable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Values:
-    """The values of a sparse feature or what was computed from each: dense [batch, 1], rows without a value included."""
+    """The values of a sparse feature, or what was computed from each: dense [batch, 1], with the rows that lack one."""
 
     feature: str
     dense: Any
@@ -154,6 +158,9 @@ class Replay:
         if operation.type in ("Identity", "EnsureShape", "StopGradient", "CheckNumerics"):
             known[operation.outputs[0].ref()] = inputs[0]
             return
+        if operation.type == "Reshape" and _is_column(inputs):
+            known[operation.outputs[0].ref()] = inputs[0]
+            return
         if operation.type == "SparseToDense":
             result = self._to_dense(operation, known, raw)
         elif any(isinstance(one, _Indices) for one in inputs):
@@ -197,6 +204,10 @@ class Replay:
             return tf.zeros(tf.shape(inputs[0]), tf.int64)
         if any(not isinstance(one, tf.Tensor) for one in inputs):
             raise _refuse(operation)
+        if operation.type == "UpperBound":  # what `tft.apply_buckets` searches with
+            bounds, values = inputs
+            above = tf.expand_dims(values, 2) < tf.expand_dims(bounds, 1)
+            return tf.reduce_sum(tf.cast(tf.logical_not(above), operation.get_attr("out_type")), 2)
         graph = tf.compat.v1.GraphDef()
         node = graph.node.add()
         node.CopyFrom(operation.node_def)
@@ -262,6 +273,15 @@ class Replay:
                 self._made[made] = tf.lookup.StaticHashTable(initializer, constant.item())
             self.tables.append(self._made[made])
         return self._made[made].lookup(keys)
+
+
+def _is_column(inputs: list[Any]) -> bool:
+    """Whether a Reshape makes [batch, 1] of what is that; one of strings would hide the shape of what follows."""
+    tensor, shape = (one.tokens if isinstance(one, _Strings) else one for one in inputs)
+    if not isinstance(tensor, tf.Tensor) or not isinstance(shape, tf.Tensor):
+        return False
+    wanted = tf.get_static_value(shape)
+    return wanted is not None and wanted.tolist() == [-1, 1] and tensor.shape.as_list() == [None, 1]
 
 
 def _missing(dense: Any) -> Any:
