@@ -27,23 +27,51 @@ def build(folder):
     write_dense(f"{root}/dense")
     write_dense(f"{root}/far", scale=1e4)
     os.makedirs(f"{root}/from_run_fn/Format-Serving")
+    write_core(f"{root}/sinh", activation="sinh")
+    write_graph(f"{root}/hashing_graph", rows, raw_spec(), hashing_preprocessing_fn)
     write_evaluation(f"{root}/evaluation", root)
+    for model in ("dense", "far", "sinh"):
+        write_evaluation(f"{root}/{model}_evaluation", root, model)
 
 
 def preprocessing_fn(inputs):
     """One number scaled, one string looked up in a vocabulary, and the label as it is."""
-    import tensorflow as tf
     import tensorflow_transform as tft
 
-    def dense(name, missing):
-        sparse = inputs[name]
-        column = tf.SparseTensor(sparse.indices, sparse.values, [sparse.dense_shape[0], 1])
-        return tf.reshape(tf.sparse.to_dense(column, missing), [-1, 1])
+    carrier = dense(inputs["carrier"], "")
+    return {
+        "distance": tft.scale_to_z_score(dense(inputs["distance"], 0.0)),
+        "carrier": tft.compute_and_apply_vocabulary(carrier, num_oov_buckets=1, vocab_filename="carriers"),
+        "late": inputs["late"],
+    }
+
+
+def hashing_preprocessing_fn(inputs):
+    """The same, but unknown tokens go into two buckets, for which TFLite has no hash; the rows have no unknown ones."""
+    import tensorflow_transform as tft
+
+    outputs = preprocessing_fn(inputs)
+    carrier = dense(inputs["carrier"], "")
+    outputs["carrier"] = tft.compute_and_apply_vocabulary(carrier, num_oov_buckets=2, vocab_filename="carriers")
+    return outputs
+
+
+def dense(sparse, missing):
+    """Fills a sparse column."""
+    import tensorflow as tf
+
+    column = tf.SparseTensor(sparse.indices, sparse.values, [sparse.dense_shape[0], 1])
+    return tf.reshape(tf.sparse.to_dense(column, missing), [-1, 1])
+
+
+def raw_spec():
+    """The raw features of `raw_rows`."""
+    import tensorflow as tf
 
     return {
-        "distance": tft.scale_to_z_score(dense("distance", 0.0)),
-        "carrier": tft.compute_and_apply_vocabulary(dense("carrier", ""), num_oov_buckets=1, vocab_filename="carriers"),
-        "late": inputs["late"],
+        "carrier": tf.io.VarLenFeature(tf.string),
+        "distance": tf.io.VarLenFeature(tf.float32),
+        "late": tf.io.FixedLenFeature([1], tf.int64),
     }
 
 
@@ -87,14 +115,7 @@ def write_examples(uri, rows):
 
 def write_transform_graph(uri, rows):
     """Analyzes the rows and writes the TransformGraph artifact's content."""
-    import tensorflow as tf
-
-    spec = {
-        "carrier": tf.io.VarLenFeature(tf.string),
-        "distance": tf.io.VarLenFeature(tf.float32),
-        "late": tf.io.FixedLenFeature([1], tf.int64),
-    }
-    write_graph(uri, rows, spec, preprocessing_fn)
+    write_graph(uri, rows, raw_spec(), preprocessing_fn)
 
 
 def write_graph(uri, rows, spec, preprocessing):
@@ -190,7 +211,7 @@ def write_dense(uri, scale=1.0):
     tf.saved_model.save(module, f"{uri}/Core", signatures={"serving_default": predict})
 
 
-def write_evaluation(uri, world):
+def write_evaluation(uri, world, model="model"):
     """Predictions by the core model, row by row and by another way than the Quantizer's: TensorFlow itself."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -199,7 +220,7 @@ def write_evaluation(uri, world):
 
     graph = tft.TFTransformOutput(f"{world}/transform_graph")
     layer = graph.transform_features_layer()
-    core = tf.saved_model.load(f"{world}/model/Core").signatures["serving_default"]
+    core = tf.saved_model.load(f"{world}/{model}/Core").signatures["serving_default"]
     rows = raw_rows()
     serialized = []
     for name in sorted(os.listdir(f"{world}/examples/Split-exam")):

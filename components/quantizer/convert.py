@@ -56,7 +56,7 @@ def convert(
     # ConverterError, ValueError, RuntimeError, ...: whatever the converter raises, this variant is not to be had.
     except Exception as error:
         _log.warning("The variant %s could not be converted: %s", variant, error)
-        raise ConversionFailed(f"conversion failed: {reason(str(error))}") from error
+        raise ConversionFailed(f"conversion failed: {reason(str(error), select_ops)}") from error
 
 
 def activation_errors(saved_model: str, rows: Rows, denied: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -110,15 +110,18 @@ def _layers(debugger: Any) -> Iterator[dict[str, Any]]:
         yield {"layer": layer, "op": producer, "scale": scale, "rmse": float(np.sqrt(noise)), "error": error}
 
 
-def reason(message: str) -> str:
+def reason(message: str, select_ops: bool = False) -> str:
     """Says in one line why the converter failed: the operators that TFLite lacks and the layers that they came from.
 
     Args:
       message: what the converter raised.
+      select_ops: whether TensorFlow's own operators were allowed already.
     """
     if lacking := sorted(set(_LACKING.findall(message))):
-        places = sorted({place for place in _LOCATION.findall(message) if place != "StatefulPartitionedCall"})
+        places = sorted({place for place in _LOCATION.findall(message) if "PartitionedCall" not in place})
         where = f" (from {', '.join(places[:3])})" if places else ""
+        if select_ops:
+            return f"neither TFLite nor its Select TF ops have {', '.join(lacking)}{where}; compute it otherwise"
         return (
             f"TFLite has no builtin op for {', '.join(lacking)}{where}; compute it otherwise, set "
             "`quantize.allow_select_ops`, or leave the variant out"

@@ -13,10 +13,10 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from evergreen.components import model_layout
 from evergreen.components.evaluator.settings import EvaluateSettings
-from evergreen.components.quantizer import quantization, report
+from evergreen.components.quantizer import page, quantization, report
 from evergreen.components.quantizer.settings import QuantizeSettings
 
-REPORT_FILE = "report.json"
+REPORT_FILE, PAGE_FILE = "report.json", "report.html"
 # TensorFlow Serving reads the one name, TensorFlow Model Analysis the other.
 MODEL_FILES = ("model.tflite", "tflite")
 
@@ -73,9 +73,12 @@ def _write_models(models: list[standard_artifacts.Model], result: report.Report,
 
 def _write_report(artifact: Any, result: report.Report) -> None:
     with fileio.open(os.path.join(artifact.uri, REPORT_FILE), "w") as file:
-        file.write(json.dumps(result, indent=1))
+        file.write(json.dumps(result, indent=1, allow_nan=False))
+    with fileio.open(os.path.join(artifact.uri, PAGE_FILE), "w") as file:
+        file.write(page.render(result))
     artifact.span = result["span"]
     artifact.chosen = result["chosen"] or ""
     artifact.set_int_custom_property("passed", int(result["passed"]))
+    artifact.set_int_custom_property("withdraw", int(result["chosen"] is None and result["when_none"] == "withdraw"))
     artifact.set_string_custom_property("reason", result["reason"])
     artifact.set_string_custom_property("table", json.dumps(report.summary(result)))

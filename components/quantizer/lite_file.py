@@ -133,6 +133,22 @@ def put_metadata(model: Any, values: Mapping[str, Any]) -> None:
     model.metadata.append(entry)
 
 
+def stamp(content: bytes, values: Mapping[str, Any]) -> bytes:
+    """Adds to Evergreen's metadata in a TFLite file; a file without any stays as it is.
+
+    Args:
+      content: the file.
+      values: what to add.
+    """
+    known = metadata(content)
+    if not known:
+        return content
+    model = read(content)
+    put_metadata(model, {**known, **values})
+    _drop_unused_buffers(model)
+    return write(model)
+
+
 def metadata(content: bytes) -> dict[str, Any]:
     """Reads Evergreen's metadata out of a TFLite file; empty where the file has none."""
     model = schema.Model.GetRootAs(content, 0)
