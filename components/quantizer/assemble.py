@@ -58,6 +58,9 @@ def integer_ends(model: Any, inputs: bool) -> None:
         # An input that an operator reads as a float too, or in two scales, stays a float.
         place = {old: new for old, new in place.items() if old not in read}
         subgraph.operators = [one for one in subgraph.operators if not _bridges(model, one, place)]
+        for old, new in place.items():
+            # TensorFlow Model Analysis finds a feature by its tensor's name.
+            subgraph.tensors[new].name = subgraph.tensors[old].name
         subgraph.inputs = [place.get(index, index) for index in subgraph.inputs]
         subgraph.outputs = [place.get(index, index) for index in subgraph.outputs]
         for entry in [*signature.inputs, *signature.outputs]:
