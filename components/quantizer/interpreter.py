@@ -87,14 +87,19 @@ class LiteModel:
                 answer = (answer.astype(np.float32) - zero) * np.float32(scale)
         return np.array(answer, np.float32).reshape(len(answer), -1)
 
-    def arena_bytes(self) -> int:
-        """Returns the bytes of memory that the last batch's tensors lie in, memory that several use counted once.
+    def arena_bytes(self, features: Mapping[str, np.ndarray]) -> int:
+        """Returns the bytes of memory that the tensors of a batch lie in, memory that several use counted once.
 
-        LiteRT does not say how large its arena is, but where each tensor lies. Constants lie in the file; strings and
-        what a delegate holds for itself are not counted.
+        LiteRT does not say how large its arena is, but where each tensor lies. Delegates hide theirs, so the batch is
+        answered without them here, as by a runtime that has none. Constants lie in the file; strings are not counted.
+
+        Args:
+          features: as for `predict`.
         """
         from evergreen.components.quantizer import lite_file
 
+        interpreter = _interpreter(self._path, 1, self._select_ops, delegates=False)
+        interpreter.get_signature_runner(Signature.SERVING_DEFAULT)(**self.prepared(features))
         with open(self._path, "rb") as file:
             model = lite_file.read(file.read())
         (subgraph,) = (model.subgraphs[one.subgraphIndex] for one in model.signatureDefs)
@@ -103,8 +108,8 @@ class LiteModel:
             if lite_file.constant(model, tensor) is not None or lite_file.tensor_type(tensor) in ("string", "resource"):
                 continue
             try:
-                array = self._interpreter.tensor(index)()
-            except ValueError:  # never given memory: inside of a delegate
+                array = interpreter.tensor(index)()
+            except ValueError:  # never given memory: nothing reads it
                 continue
             begin = array.__array_interface__["data"][0]
             places.append((begin, begin + array.nbytes))
@@ -121,15 +126,16 @@ class LiteModel:
         (self._output,) = self._runner.get_output_details().values()
 
 
-def _interpreter(path: str, threads: int, select_ops: bool) -> Any:
+def _interpreter(path: str, threads: int, select_ops: bool, delegates: bool = True) -> Any:
     if not select_ops:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        return Interpreter(path, num_threads=threads)
+        plain = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return Interpreter(path, num_threads=threads, experimental_op_resolver_type=plain)
     import tensorflow as tf
 
     with warnings.catch_warnings():
-        # tf.lite.Interpreter announces its move to LiteRT, which has no TensorFlow operators.
+        # tf.lite.Interpreter announces its move to LiteRT, which has no TensorFlow operators. They are a delegate.
         warnings.simplefilter("ignore")
         return tf.lite.Interpreter(path, num_threads=threads)
 

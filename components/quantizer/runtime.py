@@ -44,7 +44,7 @@ class Run:
       latency_ms: by `<rows>x<threads>` (`1x1`, `64x2`, ...), `p50` and `p99` of one call and `calls`, how many were
         timed; milliseconds.
       first_answer_ms: from opening the file, mapped into memory, to the first row's answer.
-      arena_bytes: what the tensors of one row need.
+      arena_bytes: what the tensors of one row need, without a delegate.
     """
 
     predictions: np.ndarray
@@ -129,7 +129,7 @@ def _run(folder: str, select_ops: bool) -> dict[str, Any]:
     model = LiteModel(path, select_ops=select_ops)
     model.predict(one)
     first_answer = time.perf_counter() - began
-    arena = model.arena_bytes()
+    arena = model.arena_bytes(one)
     parts = []
     for start in range(0, rows, BATCH):
         parts.append(model.predict({name: values[start : start + BATCH] for name, values in features.items()}))
