@@ -64,8 +64,13 @@ def examples(table: pa.Table, schema: Any) -> list[bytes]:
     return RecordBatchToExamplesEncoder(schema).encode(pa.RecordBatch.from_arrays(lists, table.column_names))
 
 
-def analyze(rows: list[bytes], schema: Any) -> Any:
+def analyze(rows: list[bytes], schema: Any, folder: Path | None = None) -> Any:
     """Runs the analyzers of features.py.
+
+    Args:
+      rows: serialized tf.Examples.
+      schema: theirs.
+      folder: where the transform graph goes; None for a new one.
 
     Returns:
       The TFTransformOutput.
@@ -76,13 +81,13 @@ def analyze(rows: list[bytes], schema: Any) -> Any:
     from tensorflow_transform import TFTransformOutput
     from tfx_bsl.public import tfxio
 
-    folder = tempfile.mkdtemp()
+    graph_dir = tempfile.mkdtemp() if folder is None else str(folder)
     source = tfxio.TFExampleBeamRecord(physical_format="memory", schema=schema)
     with beam.Pipeline(runner=RUNNER) as pipeline, tft_beam.Context(temp_dir=tempfile.mkdtemp()):
         raw = pipeline | beam.Create(rows, reshuffle=False) | source.BeamSource(batch_size=BATCH)
         graph = (raw, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(features.preprocessing_fn)
-        graph | tft_beam.WriteTransformFn(folder)
-    return TFTransformOutput(folder)
+        graph | tft_beam.WriteTransformFn(graph_dir)
+    return TFTransformOutput(graph_dir)
 
 
 def transform(graph: Any, rows: list[bytes], schema: Any) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ INTERVAL_S = 0.5
 
 _listener: Listener | None = None
 _last = float("-inf")
+_reported = float("-inf")
 
 
 def set_listener(listener: Listener | None) -> None:
@@ -36,7 +37,8 @@ def report(fraction: float | None, text: str) -> None:
         are always passed on.
       text: what is happening, in a few words.
     """
-    global _last
+    global _last, _reported
+    _reported = time.monotonic()
     if _listener is None:
         return
     now = time.monotonic()
@@ -44,3 +46,8 @@ def report(fraction: float | None, text: str) -> None:
         return
     _last = now
     _listener(fraction, text)
+
+
+def last_report() -> float:
+    """Returns when this process last reported, passed on or not, by the clock of `time.monotonic`."""
+    return _reported

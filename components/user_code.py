@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib
 import inspect
 import os
@@ -16,7 +17,7 @@ import re
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -167,6 +168,30 @@ def closure(spec: str, project_dir: str | Path) -> list[Path]:
                 found.add(file)
                 waiting.extend(_imports(file, project))
     return sorted(found)
+
+
+def digest(spec: str, project_dir: str | Path) -> str:
+    """Hashes the module of a user's function with every module of the project that it imports.
+
+    Args:
+      spec: `module:function`.
+      project_dir: the folder of the YAML file.
+
+    Returns:
+      A hexadecimal digest.
+    """
+    return digest_files(
+        (str(path.relative_to(Path(project_dir).resolve())), path) for path in closure(spec, project_dir)
+    )
+
+
+def digest_files(files: Iterable[tuple[str, Path]]) -> str:
+    """Hashes names and contents of files, in the order of the names."""
+    found = hashlib.sha256()
+    for name, path in sorted(files):
+        found.update(f"{name}\0".encode())
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
 
 
 def _import(spec: str, module_name: str, project: Path) -> Any:

@@ -324,7 +324,7 @@ class _Builder:
 
     def user_fingerprint(self, *functions: str) -> str:
         """Returns the fingerprint of a node that runs functions of the user's."""
-        return fingerprint.combine(self.base, *(fingerprint.user_function(f, self.project_dir) for f in functions))
+        return fingerprint.combine(self.base, *(user_code.digest(f, self.project_dir) for f in functions))
 
 
 def _checked(made: Any, function: str) -> Iterator[BaseNode]:

@@ -11,20 +11,10 @@ import functools
 import hashlib
 import importlib.metadata
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 from evergreen import components
 from evergreen.components import user_code
-
-
-def _digest_files(files: Iterable[tuple[str, Path]]) -> str:
-    """Hashes names and contents, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, path in sorted(files):
-        digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 @functools.cache
@@ -42,21 +32,7 @@ def packages() -> str:
 def own_code() -> str:
     """Returns the hash of the source of `evergreen.components`."""
     root = Path(next(iter(components.__path__)))
-    return _digest_files((str(path.relative_to(root)), path) for path in root.rglob("*.py"))
-
-
-def user_function(spec: str, project_dir: str) -> str:
-    """Hashes the module of a user's function with every module of the project that it imports.
-
-    Args:
-      spec: `module:function`.
-      project_dir: the folder of the YAML file.
-
-    Returns:
-      A hexadecimal digest.
-    """
-    root = Path(project_dir)
-    return _digest_files((str(path.relative_to(root)), path) for path in user_code.closure(spec, project_dir))
+    return user_code.digest_files((str(path.relative_to(root)), path) for path in root.rglob("*.py"))
 
 
 def combine(*parts: str) -> str:

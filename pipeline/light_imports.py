@@ -1,6 +1,6 @@
 """Two savings when TensorFlow and TFX are loaded; each changes time, not results.
 
-Found by `python -X importtime`: of the imports of a run, a third was for things that no stage of ours uses.
+Found by `python -X importtime`, which lists what a run imports and no stage of ours uses.
 """
 
 from __future__ import annotations

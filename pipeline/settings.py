@@ -192,10 +192,11 @@ class WarmStart(Section):
 
 
 class Cluster(Section):
-    """The local processes of a cluster. A cluster that TF_CONFIG names goes before them."""
+    """The local processes of a cluster. A cluster that TF_CONFIG names goes before them; `timeout` counts for both."""
 
     workers: Positive = Field(2, description="Worker processes.")
     ps: Positive = Field(1, description="Parameter servers, under `parameter_server`.")
+    timeout: Positive = Field(60, description="Seconds after which a process that does not answer is taken for lost.")
 
 
 class Staleness(Section):

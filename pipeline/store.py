@@ -208,19 +208,26 @@ class Store:
         """Returns how an execution stands."""
         return _STATES.get(self.mlmd.get_executions_by_id([execution_id])[0].last_known_state, State.FAILED)
 
+    def inputs(self, execution_id: int) -> dict[str, list[Any]]:
+        """Returns an execution's input artifacts (protos) by key, in their order."""
+        return self._artifacts(execution_id, _INPUT_EVENTS)
+
     def outputs(self, execution_id: int) -> dict[str, list[Any]]:
         """Returns an execution's output artifacts (protos) by key, in their order."""
-        events = [e for e in self.mlmd.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS]
-        protos = {a.id: a for a in self.mlmd.get_artifacts_by_id([e.artifact_id for e in events])}
-        found: dict[str, list[Any]] = {}
-        for event in events:
-            found.setdefault(event.path.steps[0].key, []).append(protos[event.artifact_id])
-        return found
+        return self._artifacts(execution_id, _OUTPUT_EVENTS)
 
     def artifact(self, artifact_id: int) -> Any | None:
         """Returns the proto of an artifact, or None where there is none with this id."""
         found = self.mlmd.get_artifacts_by_id([artifact_id]) if self.exists else []
         return found[0] if found else None
+
+    def _artifacts(self, execution_id: int, kinds: tuple[int, ...]) -> dict[str, list[Any]]:
+        events = [e for e in self.mlmd.get_events_by_execution_ids([execution_id]) if e.type in kinds]
+        protos = {a.id: a for a in self.mlmd.get_artifacts_by_id([e.artifact_id for e in events])}
+        found: dict[str, list[Any]] = {}
+        for event in events:
+            found.setdefault(event.path.steps[0].key, []).append(protos[event.artifact_id])
+        return found
 
     def _own(self, context: Any) -> bool:
         return span_records.property_value(context, "pipeline", self.pipeline) == self.pipeline
@@ -288,6 +295,7 @@ class Store:
 
 # metadata_store_pb2.Event.Type: DECLARED_OUTPUT, OUTPUT, INTERNAL_OUTPUT (what a resolver gives).
 _OUTPUT_EVENTS = (1, 4, 6)
+_INPUT_EVENTS = (2, 3, 5)  # DECLARED_INPUT, INPUT, INTERNAL_INPUT
 # metadata_store_pb2.Execution.State; the numbers are part of ML Metadata's stored format.
 _STATES = {1: State.RUNNING, 2: State.RUNNING, 3: State.DONE, 4: State.FAILED, 5: State.CACHED, 6: State.FAILED}
 

@@ -110,7 +110,7 @@ def install(stack: Stack, uv: Path, python: Python | None) -> None:
     """Installs the stack's pins and Evergreen, editable, and compiles everything to bytecode.
 
     Bytecode is compiled here and not at the first import because containers often set PYTHONDONTWRITEBYTECODE, under
-    which every command would compile TFX anew: half a minute each.
+    which every command would compile TFX anew.
 
     Args:
         stack: the stack to install.

@@ -18,7 +18,7 @@ MAY_NOT_IMPORT = {
 }
 # Seconds each, and needed only once a node runs: executors import them inside of their functions.
 OF_NODES = ("tensorflow_data_validation", "tensorflow_model_analysis", "tensorflow_transform", "tf_keras")
-# A third of the ten seconds that `import tfx.v1` takes, and nothing of it is used.
+# A large part of what `import tfx.v1` loads, and nothing of it is used.
 OF_TFX_V1 = ("google.cloud.aiplatform", "tfx.v1")
 
 

@@ -172,6 +172,34 @@ def transform(world: Path, target: Path, materialized: Path | None = None) -> No
     )
 
 
+def materialize(world: Path, target: Path) -> None:
+    """Writes the transformed rows of every span as TFX's Transform does: a numbered folder for each."""
+    import tensorflow as tf
+
+    from evergreen.components.trainer.transform_graph import TransformGraph
+
+    graph = TransformGraph(str(world / "transform_graph"))
+    for number, span in enumerate(SPANS):
+        for split, count in ROWS.items():
+            raw = tf.constant([example(row) for row in rows(span, split, count)])
+            columns = {name: t.numpy()[:, 0] for name, t in graph.parse_and_apply(raw, graph.specs).items()}
+            place = target / str(number) / f"Split-{split}"
+            place.mkdir(parents=True)
+            with tf.io.TFRecordWriter(str(place / "transformed_examples-00000.gz"), "GZIP") as writer:
+                for position in range(count):
+                    values = {name: column[position] for name, column in columns.items()}
+                    writer.write(
+                        example({n: v.decode() if isinstance(v, bytes) else v.item() for n, v in values.items()})
+                    )
+
+
+def materialized_window(folder: Path) -> tuple[Any, ...]:
+    """Returns what `materialize` wrote as a request's window."""
+    from evergreen.components.trainer.request import Examples
+
+    return tuple(Examples(str(folder / str(number)), span, 1, tuple(ROWS)) for number, span in enumerate(SPANS))
+
+
 def permuted(world: Path, target: Path) -> Path:
     """Copies the transform graph with the colours in the opposite order: row i is another token."""
     shutil.copytree(world / "transform_graph", target)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
@@ -14,6 +14,8 @@ from tfx.types import artifact_utils
 from evergreen.components import atomic, model_layout
 from evergreen.components.pusher import publish, versions
 from evergreen.components.pusher.manifest import read_manifest
+
+_log = logging.getLogger(__name__)
 
 _MANIFEST_COPY = "evergreen.json"
 
@@ -53,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
             examined_at=_created(blessings[0]) / 1000 if blessings and _created(blessings[0]) else None,
         )
         for warning in outcome.warnings:
-            logging.warning(warning)
+            _log.warning(warning)
         describe_push(
             pushed,
             span,
@@ -127,7 +129,7 @@ def describe_push(
       version: the version that holds the model; 0 where none does.
       destination: its directory.
     """
-    logging.info(message)
+    _log.info(message)
     pushed.set_int_custom_property("pushed", int(version > 0))
     pushed.set_int_custom_property("published", int(published))
     pushed.set_int_custom_property("span", span)

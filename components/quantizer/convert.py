@@ -133,7 +133,7 @@ def reason(message: str, select_ops: bool = False) -> str:
 def _converter(saved_model: str, variant: str, rows: Rows | None, select_ops: bool) -> Any:
     import tensorflow as tf
 
-    # Loading by path is twice as fast as from_concrete_functions, which freezes the graph a second time (measured).
+    # By path, because from_concrete_functions freezes the graph a second time.
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[Signature.SERVING_DEFAULT])
     if variant != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

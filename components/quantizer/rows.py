@@ -50,7 +50,7 @@ def exam(graph: Any, examples_uri: str, label: str, names: Iterable[str]) -> Exa
     needed = graph.parsing_spec(wanted)
     spec = {**needed, label: graph.raw_spec[label]}
 
-    # AutoGraph would rewrite the source of tft and of Keras under it: four seconds, for nothing.
+    # AutoGraph would rewrite the source of tft and of Keras under it, for nothing.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def read(serialized: Any) -> Any:
         parsed = tf.io.parse_example(serialized, spec)

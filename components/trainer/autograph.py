@@ -1,8 +1,7 @@
-"""TensorFlow 2.16 rewrites the source of tf_keras while it traces a training step, which takes half a minute.
+"""TensorFlow 2.16 rewrites the source of tf_keras while it traces a training step, which is slow.
 
 AutoGraph leaves the packages on its list alone; `keras` is on it in every version, `tf_keras` since a later one (2.21
-has it). The functions of tf_keras need no rewriting, and the user's own layers are still converted. Measured with
-TensorFlow 2.16 and 29 inputs: the first call of Keras's training function takes 3 s and not 28 to 35 s.
+has it). The functions of tf_keras need no rewriting, and the user's own layers are still converted.
 """
 
 from __future__ import annotations

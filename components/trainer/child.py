@@ -21,10 +21,10 @@ from typing import Any
 
 from evergreen.components import errors, progress, user_code
 from evergreen.components.errors import EvergreenError
-from evergreen.components.trainer import cluster, network
+from evergreen.components.trainer import cluster, network, watchdog
 from evergreen.components.trainer import parent as parents
 from evergreen.components.trainer.request import Request
-from evergreen.components.trainer.settings import MULTI_WORKER, ON_CLUSTERS, PARAMETER_SERVER
+from evergreen.components.trainer.settings import MULTI_WORKER, ON_CLUSTERS
 
 _MARK = "evergreen-progress "
 
@@ -124,7 +124,7 @@ def _network(request: Request, environment: Mapping[str, str]) -> tuple[str, ...
     if request.settings.strategy not in ON_CLUSTERS or cluster.read(environment) is not None:
         return ()
     base = () if request.base_model is None else (request.base_model.uri,)
-    uris = (*(one.uri for one in request.examples), request.transform_graph, request.model_dir, request.run_dir, *base)
+    uris = (*(one.uri for one in request.window), request.transform_graph, request.model_dir, request.run_dir, *base)
     prefix = () if any("://" in uri for uri in uris) else network.private_prefix()
     if not prefix:
         network.warn_of_open_ports()
@@ -165,6 +165,7 @@ def main(request_file: str, result_file: str, parent: str, private: str = "") ->
     with open(request_file, encoding="utf-8") as file:
         request = Request.from_json(file.read())
     progress.set_listener(lambda fraction, text: print(_MARK + json.dumps([fraction, text]), flush=True))
+    watchdog.set_end(lambda reason: _end(result_file, {"lost": reason}))
     result: dict[str, Any]
     try:
         result = {"report": _run(request)}
@@ -174,14 +175,24 @@ def main(request_file: str, result_file: str, parent: str, private: str = "") ->
         result = {"lost": str(error)}
     except Exception:
         result = {"traceback": traceback.format_exc()}
+    if request.settings.strategy in ON_CLUSTERS:
+        # TensorFlow may wait for a process that is gone while the interpreter takes it down.
+        _end(result_file, result)
+    _write(result_file, result)
+
+
+def _write(result_file: str, result: dict[str, Any]) -> None:
     with open(result_file + ".part", "w", encoding="utf-8") as file:
         json.dump(result, file)
     os.replace(result_file + ".part", result_file)
-    if request.settings.strategy == PARAMETER_SERVER:
-        # TensorFlow's coordinator may wait for a worker that is gone while the interpreter takes it down.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+
+
+def _end(result_file: str, result: dict[str, Any]) -> None:
+    """Leaves the result and ends this process at once, whatever its threads wait for."""
+    _write(result_file, result)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,11 @@ imports TensorFlow.
 from __future__ import annotations
 
 import contextlib
-import glob
 import itertools
 import json
 import logging
 import os
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +26,10 @@ VARIABLE = "TF_CONFIG"
 PLAN_FILE = "cluster.json"
 LOG_FILE = "log"
 START_S = 180.0
+ANSWER_S = 5.0
 _HOST = "127.0.0.1"
 _WATCH_S = 0.1
-_DEATHS = 3
-_DEATHS_WITHIN_S = 60.0
+_STATUS = "/tensorflow.WorkerService/GetStatus"
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +116,15 @@ def read(environment: Mapping[str, str]) -> Plan | None:
     return Plan(jobs, named)
 
 
+def leading(plan: Plan) -> list[Task]:
+    """Returns the task that runs the pipeline and leads the training; none where TF_CONFIG names only ps.
+
+    Args:
+      plan: a cluster. As TensorFlow has it, it is the chief, or the first worker of a cluster without chief and ps.
+    """
+    return (plan.tasks(CHIEF) or ([] if plan.tasks(PS) else plan.tasks(WORKER)))[:1]
+
+
 def plan_local(workers: int, ps: int) -> Plan:
     """Plans the tasks of a cluster on this machine.
 
@@ -152,6 +157,26 @@ def free_addresses(count: int) -> list[str]:
     return found
 
 
+def check_port(plan: Plan) -> None:
+    """Makes sure that this process can listen where the cluster expects it: TensorFlow would say it in no clear words.
+
+    Args:
+      plan: the cluster, with this process as its task.
+
+    Raises:
+      ConfigError: the port is in use.
+    """
+    port = int(plan.address(plan.task).rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} cannot be listened on",
+            f"{error}; the cluster gives it to {plan.task}",
+            "End what uses it, or give the task another port in TF_CONFIG on all hosts.",
+        ) from error
+
+
 def with_restarts(train: Callable[[], dict[str, Any]], restarts: int) -> dict[str, Any]:
     """Trains, again from the last checkpoint where the cluster lost a process that it needs.
 
@@ -176,7 +201,7 @@ def with_restarts(train: Callable[[], dict[str, Any]], restarts: int) -> dict[st
 
 
 class Cluster:
-    """A cluster that somebody else started and watches.
+    """The processes of a training with parameter servers.
 
     Args:
       plan: its addresses.
@@ -193,6 +218,10 @@ class Cluster:
     def check(self) -> None:
         """Raises LostProcess where a process is gone that training cannot go on without."""
 
+    def replace(self, task: Task) -> bool:
+        """Puts a new process in the place of one that does not answer; tells whether training can go on then."""
+        return False
+
     def settle(self) -> None:
         """Waits as long as the death of a process may stay unnoticed, then checks."""
         self.check()
@@ -207,119 +236,20 @@ class Cluster:
           LostProcess: a task ended.
           ConfigError: a task does not answer.
         """
-        waiting = [task for task in self.plan.tasks(PS, WORKER) if task != self.plan.task]
+        waiting = self.plan.tasks(PS, WORKER)
         deadline = time.monotonic() + seconds
         while waiting:
             self.check()
-            waiting = [task for task in waiting if not _answers(self.plan.address(task))]
+            waiting = [task for task in waiting if not answers(self.plan.address(task))]
             if waiting and time.monotonic() > deadline:
                 named = ", ".join(f"{task} at {self.plan.address(task)}" for task in waiting)
                 raise ConfigError(
                     f"{len(waiting)} of the cluster's tasks do not answer",
                     f"waited {seconds:.0f} s for {named}",
-                    "Start them with the same TF_CONFIG, and let their ports through.",
+                    "Run `evergreen worker` on them with the same TF_CONFIG, and let their ports through.",
                 )
             if waiting:
                 time.sleep(_WATCH_S)
-
-
-class LocalCluster(Cluster):
-    """The worker and ps processes of a plan on this machine, for the time of a `with`.
-
-    A worker that dies is started again on its own port; a ps that dies takes its variables with it, which `check`
-    reports. All are killed in the end, and die with this process where it is killed. Each task has a folder of its own
-    as working directory, with its log.
-
-    Args:
-      plan: from `plan_local`.
-      folder: where the tasks' folders, `worker-0` and so on, and `cluster.json` are made.
-    """
-
-    def __init__(self, plan: Plan, folder: str):
-        super().__init__(plan)
-        self._folder = os.path.abspath(folder)
-        self._processes: dict[Task, subprocess.Popen] = {}
-        self._deaths: dict[Task, list[float]] = {}
-        self._failure: str | None = None
-        self._started, self._ending = threading.Event(), threading.Event()
-        # A process counts as the child of the thread that starts it: this one lives as long as the cluster.
-        self._keeper = threading.Thread(target=self._keep, name="cluster", daemon=True)
-
-    def __enter__(self) -> LocalCluster:
-        os.makedirs(self._folder, exist_ok=True)
-        with open(os.path.join(self._folder, PLAN_FILE), "w", encoding="utf-8") as file:
-            file.write(self.plan.config())
-        self._keeper.start()
-        self._started.wait()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._ending.set()
-        self._keeper.join()
-
-    @property
-    def pids(self) -> dict[Task, int]:
-        """The process ids of the tasks as they are now."""
-        return {task: process.pid for task, process in self._processes.items()}
-
-    def check(self) -> None:
-        """See `Cluster.check`."""
-        if self._failure is not None:
-            raise LostProcess(self._failure)
-
-    def settle(self) -> None:
-        """See `Cluster.settle`."""
-        time.sleep(5 * _WATCH_S)
-        self.check()
-
-    def _keep(self) -> None:
-        """Starts the tasks, watches them, and kills them in the end."""
-        try:
-            for task in self.plan.tasks(PS, WORKER):
-                self._processes[task] = self._start(task)
-            self._started.set()
-            while not self._ending.wait(_WATCH_S):
-                for task, process in list(self._processes.items()):
-                    if self._failure is None and process.poll() is not None:
-                        self._failure = self._revive(task, process.returncode)
-        except OSError as error:
-            self._failure = f"a task of the cluster cannot be started: {error}"
-        finally:
-            for process in self._processes.values():
-                process.kill()
-            for process in self._processes.values():
-                process.wait()
-            self._started.set()
-
-    def _revive(self, task: Task, status: int) -> str | None:
-        """Starts a worker that ended again; returns what is wrong where that does not help."""
-        now = time.monotonic()
-        deaths = [when for when in self._deaths.get(task, []) if when > now - _DEATHS_WITHIN_S]
-        self._deaths[task] = [*deaths, now]
-        if task.job != WORKER or len(self._deaths[task]) >= _DEATHS:
-            return f"{task} of the training cluster ended with {status}{self._last_words(task)}"
-        _log.warning("%s of the training cluster ended with %s and is started again", task, status)
-        self._processes[task] = self._start(task)
-        self.worker_losses += 1
-        return None
-
-    def _start(self, task: Task) -> subprocess.Popen:
-        folder = os.path.join(self._folder, str(task))
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, LOG_FILE), "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "evergreen.components.trainer.task", str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                env={**os.environ, **_environment(task), VARIABLE: self.plan.config(task)},
-            )
-
-    def _last_words(self, task: Task) -> str:
-        with open(os.path.join(self._folder, str(task), LOG_FILE), encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
-        return f"; its log ends with: {lines[-1]}" if lines else ""
 
 
 @contextlib.contextmanager
@@ -336,6 +266,9 @@ def join(settings: TrainerSettings, folder: str) -> Iterator[Cluster]:
     Raises:
       ConfigError: TF_CONFIG has no workers or ps, or this process is not its coordinator.
     """
+    from evergreen.components.trainer.hosts import HostCluster
+    from evergreen.components.trainer.local_cluster import LocalCluster
+
     plan = read(os.environ)
     if plan is None:
         bypass_proxies()
@@ -347,9 +280,10 @@ def join(settings: TrainerSettings, folder: str) -> Iterator[Cluster]:
             f"{VARIABLE} does not make this process the coordinator of a cluster",
             f"received the task {plan.task} of {', '.join(f'{len(all_)} {job}' for job, all_ in plan.jobs.items())}; "
             "expected the task chief-0, one worker and one ps at least",
-            "Run the training on the chief; workers and ps run `python -m evergreen.components.trainer.task`.",
+            "Run the training on the chief; on the other hosts run `evergreen worker`.",
         )
-    yield Cluster(plan)
+    with HostCluster(plan, settings.cluster.timeout) as cluster:
+        yield cluster
 
 
 def bypass_proxies() -> None:
@@ -360,21 +294,32 @@ def bypass_proxies() -> None:
             os.environ[name] = f"{present},{_HOST}" if present else _HOST
 
 
-def _environment(task: Task) -> dict[str, str]:
-    """Returns what a local task's environment has of its own: imports that do not depend on its folder, and one GPU."""
-    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    found = {"PYTHONPATH": os.pathsep.join(paths), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(n) for n, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
-    if gpus:
-        found["CUDA_VISIBLE_DEVICES"] = gpus[task.index % len(gpus)] if task.job == WORKER else ""
-    return found
+def silent(plan: Plan | None) -> str:
+    """Says which tasks of a cluster do not answer; nothing where all do.
+
+    Args:
+      plan: the cluster; this process is not asked.
+    """
+    tasks = [task for task in plan.tasks() if task != plan.task] if plan is not None else []
+    named = [f"{task} at {plan.address(task)}" for task in tasks if plan and not answers(plan.address(task))]
+    return f"{', '.join(named)} of the training cluster does not answer" if named else ""
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1.0):
-            return True
-    except (OSError, ValueError):
-        return False
+def answers(address: str) -> bool:
+    """Tells whether a TensorFlow server answers at an address.
+
+    That a port takes connections says little: the kernel takes them for a process that is stopped, too. So the server
+    is asked for its status.
+
+    Args:
+      address: `host:port`.
+    """
+    import grpc
+
+    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    with channel:
+        try:
+            channel.unary_unary(_STATUS)(b"", timeout=ANSWER_S)
+        except grpc.RpcError as error:
+            return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return True

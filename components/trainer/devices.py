@@ -41,7 +41,7 @@ def resolve(settings: TrainerSettings) -> tuple[TrainerSettings, str]:
     """
     if settings.strategy != AUTO:
         return settings, ""
-    plan = clusters.read(os.environ)
+    plan = clusters.read(os.environ) if settings.run_fn is None else None  # it trains in this process
     servers = len(plan.tasks(clusters.PS)) if plan else 0
     workers = len(plan.tasks(clusters.WORKER, clusters.CHIEF)) if plan else 0
     gpus = _gpus()

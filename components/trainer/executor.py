@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
-from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from evergreen.components.trainer import child, cluster, devices, report
 from evergreen.components.trainer.request import Request, from_artifacts
 from evergreen.components.trainer.settings import MULTI_WORKER, PARAMETER_SERVER
+
+_log = logging.getLogger(__name__)
 
 
 class Executor(base_executor.BaseExecutor):
@@ -20,7 +22,11 @@ class Executor(base_executor.BaseExecutor):
     def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
         """See `component.Trainer` for the inputs, outputs and parameters."""
         request = from_artifacts(input_dict, output_dict, exec_properties)
-        result = _train(request)
+        result = train(request)
+        if result.get("restarts"):  # the training that came to its end knows nothing of those before it
+            report.write(result, request.run_dir)
+        for line in report.describe(result):
+            _log.info("%s.", line)
         model = artifact_utils.get_single_instance(output_dict["model"])
         model.set_int_custom_property("span", request.newest_span)
         model.set_int_custom_property("seed", request.settings.seed)
@@ -31,10 +37,22 @@ class Executor(base_executor.BaseExecutor):
         run.set_string_custom_property("report", report.compact(result))
 
 
-def _train(request: Request) -> dict[str, Any]:
+def train(request: Request) -> dict[str, Any]:
+    """Trains where the strategy needs it: in this process, in a child, with a cluster; again where one was lost.
+
+    Args:
+      request: what to do.
+
+    Returns:
+      The report.
+
+    Raises:
+      EvergreenError: what the training refuses.
+      LostProcess: a process of the cluster died more often than `trainer.max_restarts` allows.
+    """
     settings, reason = devices.resolve(request.settings)
     if reason:
-        logging.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
+        _log.info("trainer.strategy: auto is %s: %s.", settings.strategy, reason)
     request = dataclasses.replace(request, settings=settings, picked=reason)
     devices.configure(settings)
     if settings.strategy == PARAMETER_SERVER:

@@ -1,9 +1,9 @@
 """From the window's TFRecord files to batches of transformed rows.
 
-The rows are read, parsed and transformed once, in big batches, and kept in memory as one array for each feature; each
-epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step about a millisecond,
-and shuffles all rows, not a buffer of them. Rows that do not fit the memory budget are read, parsed and transformed
-anew each epoch, and shuffled by file and in a buffer.
+The rows are read, parsed and transformed once, in big batches, and kept in memory as one matrix for each dtype; each
+epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step a fraction of a
+millisecond, and shuffles all rows, not a buffer of them. Rows that do not fit the memory budget are read, parsed and
+transformed anew each epoch, and shuffled by file and in a buffer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from evergreen.components.errors import DataRejected
 from evergreen.components.trainer.request import Part
-from evergreen.components.trainer.transform_graph import TransformGraph
+from evergreen.components.trainer.transform_graph import Materialized, TransformGraph
 
 READ_BATCH = 4096
 EVALUATION_BATCH = 4096
@@ -65,13 +65,17 @@ class Dataset:
 
 
 def open_rows(
-    parts: Sequence[Part], graph: TransformGraph, features: Sequence[str], label: str, budget: int | None = None
+    parts: Sequence[Part],
+    graph: TransformGraph | Materialized,
+    features: Sequence[str],
+    label: str,
+    budget: int | None = None,
 ) -> Dataset:
     """Reads rows into memory, or prepares to stream them where they do not fit.
 
     Args:
       parts: the files.
-      graph: what transforms a row.
+      graph: what parses and transforms a row.
       features: the transformed features that the model reads.
       label: the transformed feature that holds the label.
       budget: bytes that the rows may take; None for a share of the machine's memory.
@@ -87,11 +91,10 @@ def open_rows(
     loaded = _load(parts, graph, names, budget)
     if loaded is None:
         return _streamed(parts, graph, names)
-    tensors, counts, size = loaded
+    tables, counts, size = loaded
     rows = sum(counts.values())
-    # Views of the tensors: a copy would double the memory.
-    columns = {name: np.asarray(tensor) for name, tensor in tensors.items() if tensor.dtype != tf.string}
-    return Dataset(rows, counts, size, _cached_batches(tensors, label, rows), columns)
+    columns = {name: values for table in tables for name, values in table.columns().items()}
+    return Dataset(rows, counts, size, _cached_batches(tables, label, rows), columns)
 
 
 def memory_budget() -> int:
@@ -120,17 +123,73 @@ def _records(file: tf.Tensor) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(file, compression_type=compression)
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Features side by side in one tensor, so that one gather gives a batch of them all.
+
+    Attributes:
+      names: the features.
+      widths: how many of the tensor's columns each has, where there are several.
+      values: [rows, sum of the widths], or [rows, ...] of a single feature.
+    """
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    values: tf.Tensor
+
+    def gather(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns some rows of each feature."""
+        found = tf.gather(self.values, index)
+        if len(self.names) == 1:
+            return {self.names[0]: found}
+        return dict(zip(self.names, tf.split(found, self.widths, axis=1), strict=True))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Returns the numbers by feature: views, as a copy would double the memory. Strings are left out."""
+        if self.values.dtype == tf.string:
+            return {}
+        if len(self.names) == 1:
+            return {self.names[0]: np.asarray(self.values)}
+        ends = np.cumsum(self.widths)
+        return dict(zip(self.names, np.split(np.asarray(self.values), ends[:-1], axis=1), strict=True))
+
+
+def _tables(chunks: dict[str, list[np.ndarray]]) -> list[_Table]:
+    """Joins the batches of each feature, and puts those [batch, width] of one dtype side by side.
+
+    Args:
+      chunks: batches by feature; emptied, so that no more than one copy of the rows is held besides.
+
+    Returns:
+      The tables.
+    """
+    groups: dict[tuple[np.dtype, str], list[str]] = {}
+    for name, batches in chunks.items():
+        groups.setdefault((batches[0].dtype, "" if batches[0].ndim == 2 else name), []).append(name)
+    tables = []
+    for (dtype, alone), names in groups.items():
+        if alone:
+            tables.append(_Table((alone,), (), tf.constant(np.concatenate(chunks.pop(alone)))))
+            continue
+        widths = tuple(int(chunks[name][0].shape[1]) for name in names)
+        values = np.empty((sum(map(len, chunks[names[0]])), sum(widths)), dtype)
+        for name, end, width in zip(names, np.cumsum(widths), widths, strict=True):
+            np.concatenate(chunks.pop(name), out=values[:, end - width : end])
+        tables.append(_Table(tuple(names), widths, tf.constant(values)))
+    return tables
+
+
 def _load(
-    parts: Sequence[Part], graph: TransformGraph, names: list[str], budget: int
-) -> tuple[dict[str, tf.Tensor], dict[tuple[int, str], int], int] | None:
+    parts: Sequence[Part], graph: TransformGraph | Materialized, names: list[str], budget: int
+) -> tuple[list[_Table], dict[tuple[int, str], int], int] | None:
     """Reads, parses and transforms every row; None as soon as they exceed the budget.
 
     Returns:
-      The rows by feature, how many each part gave, and their bytes.
+      The rows, how many each part gave, and their bytes.
     """
     files = [(file, number) for number, part in enumerate(parts) for file in part.files]
     if not files:
-        return {}, {}, 0
+        return [], {}, 0
     paths, numbers = [file for file, _ in files], [number for _, number in files]
 
     @tf.autograph.experimental.do_not_convert
@@ -141,9 +200,11 @@ def _load(
         batches, cycle_length=_READERS, num_parallel_calls=_READERS, deterministic=True
     )
 
+    parse = graph.parser(names)
+
     @tf.autograph.experimental.do_not_convert
     def transform(batch: tf.Tensor, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return graph.parse_and_apply(batch, names), number
+        return parse(batch), number
 
     transformed = _ready(read.map(transform, num_parallel_calls=_PARSERS, deterministic=True))
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -157,8 +218,7 @@ def _load(
         counts[int(number)] += len(batch[names[0]])
         if size > budget:
             return None
-    columns = {name: tf.constant(np.concatenate(chunks.pop(name))) for name in names} if sum(counts) else {}
-    return columns, _by_part(parts, counts), size
+    return _tables(chunks) if sum(counts) else [], _by_part(parts, counts), size
 
 
 def _by_part(parts: Sequence[Part], counts: Sequence[int]) -> dict[tuple[int, str], int]:
@@ -186,30 +246,31 @@ def _memory(array: np.ndarray) -> int:
 
 
 def _cached_batches(
-    tensors: dict[str, tf.Tensor], label: str, rows: int
+    tables: Sequence[_Table], label: str, rows: int
 ) -> Callable[[int, int | None, int], tf.data.Dataset]:
     @tf.autograph.experimental.do_not_convert
     def gather(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        batch = {name: tf.gather(tensor, index) for name, tensor in tensors.items()}
+        batch = {name: values for table in tables for name, values in table.gather(index).items()}
         return batch, batch.pop(label)
-
-    @tf.autograph.experimental.do_not_convert
-    def permutation(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([np.int64(seed), epoch]))
-        return tf.data.Dataset.from_tensor_slices(order)
 
     def batches(batch_size: int, seed: int | None, start: int) -> tf.data.Dataset:
         if seed is None:
             return tf.data.Dataset.range(rows).batch(batch_size).map(gather)
+        first, skipped = divmod(start * batch_size, rows)
+
+        @tf.autograph.experimental.do_not_convert
+        def permutation(epoch: tf.Tensor) -> tf.Tensor:
+            order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([np.int64(seed), epoch]))
+            return order[tf.where(epoch == first, skipped, 0) :]
+
         # A batch may hold the end of one epoch and the beginning of the next: no row is left out.
-        epoch, row = divmod(start * batch_size, rows)
-        order = tf.data.Dataset.counter(np.int64(epoch)).flat_map(lambda number: permutation(seed, number)).skip(row)
-        return order.batch(batch_size, drop_remainder=True).map(gather, num_parallel_calls=1, deterministic=True)
+        order = tf.data.Dataset.counter(np.int64(first)).map(permutation).rebatch(batch_size, drop_remainder=True)
+        return order.map(gather, num_parallel_calls=1, deterministic=True)
 
     return batches
 
 
-def _streamed(parts: Sequence[Part], graph: TransformGraph, names: list[str]) -> Dataset:
+def _streamed(parts: Sequence[Part], graph: TransformGraph | Materialized, names: list[str]) -> Dataset:
     label = names[-1]
     files = [file for part in parts for file in part.files]
 

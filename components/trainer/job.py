@@ -1,90 +1,129 @@
-"""A training by several processes of this machine that all run the same steps: `multi_worker_mirrored`.
+"""A training by several processes that all run the same steps: `multi_worker_mirrored`.
 
-Each process gets the request and its place in the cluster. The first one, the chief, exports and reports; the others
-compute their share and leave nothing. Where one dies, all are ended, and the job begins again from its last checkpoint.
-`child` runs the whole job in a network of its own.
+Each process gets the request and its place in the cluster: on this machine, or on the hosts of TF_CONFIG. The one that
+leads exports and reports; the others compute their share and leave nothing. Where one dies, all are ended, and the job
+begins again from its last checkpoint. `child` runs a job of this machine in a network of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from evergreen.components.errors import ConfigError
-from evergreen.components.trainer import checkpoints, child, cluster
+from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.trainer import checkpoints, child, cluster, hosts, worker
+from evergreen.components.trainer.cluster import PS, WORKER, LostProcess, Plan, Task
 from evergreen.components.trainer.request import Request
 
 _POLL_S = 0.05
+_GRACE_S = 2.0
+
+
+class _Other(Protocol):
+    """A process of the job that does not lead."""
+
+    def check(self) -> None:
+        """Raises why it can do no more."""
 
 
 def train(request: Request) -> dict[str, Any]:
-    """Trains with as many processes as `trainer.cluster.workers` says.
+    """Trains with the hosts of TF_CONFIG, else with as many processes as `trainer.cluster.workers` says.
 
     Args:
       request: what to do.
 
     Returns:
-      The chief's report, with the number of restarts.
+      The leading process's report, with the number of restarts.
 
     Raises:
-      ConfigError: TF_CONFIG names hosts.
+      ConfigError: TF_CONFIG does not make this process the one that leads.
       EvergreenError: what the training refuses.
       LostProcess: a process died more often than `trainer.max_restarts` allows.
     """
-    if cluster.read(os.environ) is not None:
+    plan = cluster.read(os.environ)
+    if plan is not None and (plan.task not in cluster.leading(plan) or plan.tasks(PS)):
         raise ConfigError(
-            "multi_worker_mirrored cannot use the hosts of TF_CONFIG yet",
-            f"received {os.environ[cluster.VARIABLE]}; the strategy starts the processes of trainer.cluster here",
-            f"Unset {cluster.VARIABLE}, or use parameter_server.",
+            f"{cluster.VARIABLE} does not make this process the one that leads the training",
+            f"received the task {plan.task} of {', '.join(f'{len(all_)} {job}' for job, all_ in plan.jobs.items())}; "
+            f"expected {cluster.leading(plan)[0] if cluster.leading(plan) else 'worker-0'}, and no ps",
+            "Run the training there; on the other hosts run `evergreen worker`.",
         )
+    cluster.bypass_proxies()
     request = dataclasses.replace(request, checkpoint_dir=checkpoints.folder(request))
-    return cluster.with_restarts(lambda: _attempt(request), request.settings.max_restarts)
+    return cluster.with_restarts(lambda: _attempt(request, plan), request.settings.max_restarts)
 
 
-def _attempt(request: Request) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch, _processes(request, scratch) as tasks:
-        _wait(tasks)
-        return tasks[0].result()
+def _attempt(request: Request, plan: Plan | None) -> dict[str, Any]:
+    with contextlib.ExitStack() as stack:
+        others: Sequence[_Other]
+        if plan is None:
+            plan = Plan({WORKER: cluster.free_addresses(request.settings.cluster.workers)}, Task(WORKER, 0))
+            others = [stack.enter_context(_along(request, plan, task)) for task in plan.tasks()[1:]]
+        else:
+            tasks = [task for task in plan.tasks() if task != plan.task]
+            along = json.loads(dataclasses.replace(request, chief=False).to_json())
+            order: Mapping[str, Any] = {"order": hosts.TRAIN, "request": along, "code": worker.code_of(request)}
+            others = stack.enter_context(hosts.hosts(plan, tasks, lambda task: order, request.settings.cluster.timeout))
+        leading = child.Child(request, {cluster.VARIABLE: plan.config()})
+        stack.callback(leading.close)
+        return _wait(leading, others, plan.task)
+
+
+class _Process:
+    """A process of this machine that does not lead."""
+
+    def __init__(self, process: child.Child, task: Task):
+        self._process = process
+        self._task = task
+
+    def check(self) -> None:
+        """See `_Other.check`."""
+        status = self._process.process.poll()
+        if status is not None and not self._process.has_result:
+            raise LostProcess(f"{self._task} ended with status {status}")
+        if status is not None:
+            self._process.result()
 
 
 @contextlib.contextmanager
-def _processes(request: Request, scratch: str) -> Iterator[list[child.Child]]:
-    """Starts the processes and ends every one of them, whatever happens."""
-    plan = cluster.Plan({cluster.WORKER: cluster.free_addresses(request.settings.cluster.workers)})
-    tasks: list[child.Child] = []
-    try:
-        for task in plan.tasks():
-            own = request
-            if task.index:
-                folder = os.path.join(scratch, str(task))
-                own = dataclasses.replace(
-                    request, chief=False, model_dir=os.path.join(folder, "model"), run_dir=os.path.join(folder, "run")
-                )
-            tasks.append(child.Child(own, {cluster.VARIABLE: plan.config(task)}))
-        yield tasks
-    finally:
-        for process in tasks:
+def _along(request: Request, plan: Plan, task: Task) -> Iterator[_Process]:
+    """Runs a process that does not lead on this machine, for the time of a `with`."""
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir, run_dir = os.path.join(folder, "model"), os.path.join(folder, "run")
+        own = dataclasses.replace(request, chief=False, model_dir=model_dir, run_dir=run_dir)
+        process = child.Child(own, {cluster.VARIABLE: plan.config(task)})
+        try:
+            yield _Process(process, task)
+        finally:
             process.close()
 
 
-def _wait(tasks: list[child.Child]) -> None:
-    """Waits until the chief has a result; raises LostProcess where a process has died without one."""
-    relay = threading.Thread(target=tasks[0].relay, daemon=True)
+def _wait(leading: child.Child, others: Sequence[_Other], task: Task) -> dict[str, Any]:
+    """Waits for the leading process's report; raises what it refused, or which process is lost."""
+    relay = threading.Thread(target=leading.relay, daemon=True)
     relay.start()
     while True:
-        for index, task in enumerate(tasks):
-            status = task.process.poll()
-            if status is None:
+        status = leading.process.poll()
+        if status is not None:
+            if not leading.has_result:
+                raise LostProcess(f"{task} ended with status {status}")
+            relay.join()
+            return leading.result()
+        try:
+            for other in others:
+                other.check()
+        except (EvergreenError, RuntimeError):
+            # What one process refuses all of them refuse, and the leading one says it best.
+            with contextlib.suppress(Exception):
+                leading.process.wait(_GRACE_S)
+            if leading.has_result:
                 continue
-            if index == 0 and task.has_result:
-                relay.join()
-                return
-            if not task.has_result:
-                raise cluster.LostProcess(f"worker {index} ended with status {status}")
+            raise
         time.sleep(_POLL_S)

@@ -1,7 +1,7 @@
 """The training loop: steps in one graph call, measurements in between, an early end, and no NaN unnoticed.
 
 The loop calls the model's own `train_step` and `test_step` under the strategy, as `Model.fit` does, many at a time. It
-is not `fit` because `fit` traces the step four times where once is enough: about a second each for 29 inputs.
+is not `fit` because `fit` traces the step four times where once is enough.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from evergreen.components.errors import ConfigError, ModelRejected
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.checkpoints import Keeper, State
 from evergreen.components.trainer.input_path import Dataset, non_finite
-from evergreen.components.trainer.settings import MULTI_WORKER, EarlyStopping, TrainerSettings
+from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, EarlyStopping, TrainerSettings
+from evergreen.components.trainer.timing import Clock
 
+# What TensorFlow raises where the other end of a connection is gone.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 MAX_STEPS_PER_EXECUTION = 50
 _EXECUTION_S = 0.5
 _STEPS_IN_STEP = 10
@@ -40,6 +43,10 @@ class Outcome:
         validation rows were measured.
       step_ms: milliseconds a step, one value for each graph call; the first call, which traces, is left out.
       trace_s: seconds of the first call.
+      timed_steps: steps of all calls but the first.
+      timed_s: their seconds.
+      input_s: how long of that they waited for their batches.
+      communication_s: how long of that gradients were on their way; None where nobody could tell.
       best_step: the step whose weights the model has.
       stopped_early: whether early stopping ended it.
       resumed_from: the step of the checkpoint from which it went on; 0 where it began at the beginning.
@@ -52,6 +59,10 @@ class Outcome:
     curve: list[dict[str, float]] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
     trace_s: float = 0.0
+    timed_steps: int = 0
+    timed_s: float = 0.0
+    input_s: float = 0.0
+    communication_s: float | None = None
     best_step: int = 0
     stopped_early: bool = False
     resumed_from: int = 0
@@ -128,6 +139,7 @@ class Loop:
             self.measure(last=outcome.steps == steps)
             self.keep()
         self.profile(None)
+        self.split_time()
         self.finalize()
         outcome.best_step = outcome.steps if self.watch is None else self.watch.restore()
         outcome.checkpoints = self.keeper.written if self.keeper is not None else 0
@@ -185,7 +197,10 @@ class Loop:
 
     def open(self) -> None:
         """Makes what the steps need: the functions, all variables, the iterator over the training rows."""
-        self.train, self.test = _step_functions(self.model, self.strategy)
+        self.clock = Clock(strategies.local_replicas(self.strategy))
+        if self.strategy.num_replicas_in_sync > 1:
+            self.clock.watch(self.model.optimizer)
+        self.train, self.test = _step_functions(self.model, self.strategy, self.clock)
         # A trace of the training step that makes variables is done twice: those of the metrics are made here.
         rows = self.validation if self.validation.rows else self.training
         batches, _ = rows.evaluation(self.settings.global_batch_size)
@@ -239,12 +254,23 @@ class Loop:
         progress.report(outcome.steps / self.settings.steps, text)
         if first:
             outcome.trace_s = seconds
+            self.clock.reset()
             return 2
         outcome.step_ms.append(seconds / count * 1e3)
+        outcome.timed_steps += count
+        outcome.timed_s += seconds
         if self.settings.strategy == MULTI_WORKER:
             # Every process must do the same number of steps, and each has a clock of its own.
             return min(_STEPS_IN_STEP, count * 2)
         return max(1, min(MAX_STEPS_PER_EXECUTION, round(_EXECUTION_S * count / max(seconds, 1e-6)), count * 4))
+
+    def split_time(self) -> None:
+        """Says how the time of the steps was spent, as far as the clock can tell."""
+        self.outcome.input_s = self.clock.input_s
+        # A GPU works on when the host's clock is read, and a divided model exchanges within its layers.
+        in_time = not tf.config.list_physical_devices("GPU") and self.settings.strategy != MODEL_PARALLEL
+        if in_time and (self.clock.has_communication or self.strategy.num_replicas_in_sync == 1):
+            self.outcome.communication_s = self.clock.communication_s
 
     def measure(self, last: bool) -> None:
         """Adds a point to the curve; with early stopping on the validation rows too, else at the end only."""
@@ -330,11 +356,12 @@ class _Watch:
         return self.best_step
 
 
-def _step_functions(model: Any, strategy: tf.distribute.Strategy) -> tuple[Any, Any]:
+def _step_functions(model: Any, strategy: tf.distribute.Strategy, clock: Clock) -> tuple[Any, Any]:
     """Makes the graph functions that run some training steps, which give the loss so far, or some test steps."""
 
     def train_step(iterator: Any) -> tf.Tensor:
-        logs = strategy.run(lambda batch: model.train_step(strategies.share(strategy, batch)), args=(next(iterator),))
+        batch = clock.next_batch(iterator)
+        logs = strategy.run(lambda batch: model.train_step(strategies.share(strategy, batch)), args=(batch,))
         loss = logs.get("loss", 0.0) if isinstance(logs, dict) else 0.0
         return tf.cast(strategy.experimental_local_results(loss)[0], tf.float32)
 

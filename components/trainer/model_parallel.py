@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -164,7 +165,9 @@ class ModelParallelLoop(loop.Loop):
         optimizer = self.model.optimizer
         losses = []
         for _ in range(count):
+            started = time.monotonic()
             features, label = next(self.iterator)
+            self.clock.add(time.monotonic() - started, 0.0)
             rate = step_size(optimizer, loop.learning_rate(optimizer), int(optimizer.iterations.numpy()) + 1)
             packed = {name: self._pack(tensor) for name, tensor in features.items()}
             gradients, new_values, assign = self.functions

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections import Counter, deque
+import time
 from typing import Any
 
 import tensorflow as tf
@@ -19,12 +19,11 @@ import tensorflow as tf
 from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import cluster, loop, parts, user_model
 from evergreen.components.trainer.cluster import Cluster, LostProcess
+from evergreen.components.trainer.timing import time_after
 
 _CHECK_S = 1.0
 _RETRY_S = 0.1
 _SUMS = ("sum", "none")
-# What TensorFlow raises where the other end of a connection is gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 class ParameterServerLoop(loop.Loop):
@@ -84,7 +83,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.execute`: a step is a call, so that each step's time is known."""
         try:
             super().execute(1)
-        except _LOST as error:
+        except loop.LOST as error:
             raise self.lost(error) from error
         finally:
             self.outcome.worker_losses = self.joined.worker_losses
@@ -103,7 +102,7 @@ class ParameterServerLoop(loop.Loop):
         """See `Loop.measure`; with the weights that the servers have now."""
         try:
             self.pull()
-        except _LOST as error:
+        except loop.LOST as error:
             raise self.lost(error) from error
         super().measure(last)
 
@@ -136,14 +135,18 @@ class ParameterServerLoop(loop.Loop):
     def gradients(self, features: Any, label: Any, weight: Any) -> tuple[dict[str, tf.Tensor], list[Any]]:
         """Computes, on a worker, the gradients of a part of a batch, as its share in those of the whole.
 
+        The worker's seconds hold what it waits for weights: it reads a layer's while it computes another.
+
         Args:
           features: the part's features.
           label: its labels.
           weight: its rows as a part of the batch's.
 
         Returns:
-          What regularization adds to the loss, and the predictions; and for each of `learned` the gradient.
+          What regularization adds to the loss, the predictions and the worker's seconds; and for each of `learned`
+          the gradient.
         """
+        started = tf.timestamp()
         model, optimizer = self.learner, self.learner.optimizer
         with tf.GradientTape() as tape:
             predictions = model(features, training=True)
@@ -167,8 +170,17 @@ class ParameterServerLoop(loop.Loop):
             names = [variable.name for variable in model.trainable_variables]
             raise ValueError(f"No gradients provided for any variable: {names}.")
         self.learned = [variable for variable, _ in both]
-        logs = {"extra": extra * weight, "predictions": tf.cast(predictions, tf.float32)}
-        return logs, [gradient for _, gradient in both]
+        gradients = [gradient for _, gradient in both]
+        logs = {
+            "extra": extra * weight,
+            "predictions": tf.cast(predictions, tf.float32),
+            "seconds": time_after(gradients) - started,
+        }
+        return logs, gradients
+
+    def split_time(self) -> None:
+        """See `Loop.split_time`."""
+        self.outcome.input_s, self.outcome.communication_s = self.clock.input_s, self.clock.communication_s
 
 
 class SyncLoop(ParameterServerLoop):
@@ -218,11 +230,15 @@ class SyncLoop(ParameterServerLoop):
     def steps(self, count: int) -> float:
         """See `Loop.steps`."""
         for _ in range(count):
-            loss = self.step(next(self.iterator))
+            started = time.monotonic()
+            batch = next(self.iterator)
+            waited = time.monotonic() - started
+            loss, computed = self.step(batch)
+            self.clock.add(waited, time.monotonic() - started - waited - computed)
         return loss
 
-    def step(self, batch: Any) -> float:
-        """Does one step with a global batch."""
+    def step(self, batch: Any) -> tuple[float, float]:
+        """Does one step with a global batch; returns the loss, and the seconds of what computed the longest."""
         waiting = {self.number + part: args for part, args in enumerate(parts.cut(batch, self.parts))}
         first, self.number = self.number, self.number + len(waiting)
         for number, args in waiting.items():
@@ -240,96 +256,11 @@ class SyncLoop(ParameterServerLoop):
             results.update((number, result) for number, result in self.take() if number >= first)
         logs, gradients = zip(*(results[number] for number in waiting), strict=True)
         self.apply([list(gradient) for gradient in gradients])
+        computed = time.monotonic()
         extra = tf.add_n([log["extra"] for log in logs])
         predictions = tf.concat([log["predictions"] for log in logs], 0)
-        return float(self.score(*batch, predictions, extra))
-
-
-class AsyncLoop(ParameterServerLoop):
-    """Asynchronous training: each worker updates the weights as soon as it has a gradient, maybe of older weights.
-
-    A step is an update by one global batch. Gradients are computed side by side and added one after the other. With
-    `staleness.max_in_flight` of n, an update starts only when the nth before it is done: between the reading of weights
-    and their update are at most 2(n - 1) other updates. Without it, as many are under way as there are workers, and a
-    slow worker's may grow as stale as it is slow.
-    """
-
-    def open(self) -> None:
-        """See `Loop.open`."""
-        limit = self.settings.staleness.max_in_flight
-        self.windowed, self.limit = limit is not None, min(limit or self.workers, self.workers)
-        self.scheduled = 0
-        self.batches: dict[int, Any] = {}
-        self.ready: deque[tuple[int, Any]] = deque()
-        self.histogram: Counter[int] = Counter()
-        with self.learner_strategy.scope():
-            self.version = tf.Variable(0, trainable=False, dtype=tf.int64, name="version")
-        # Optimizers keep in variables what they are about to add: two at once would add each other's.
-        with tf.device(self.version.device):
-            self.turns = tf.raw_ops.MutexV2(shared_name="evergreen_turns")
-        super().open()
-
-    def trace(self, specs: Any) -> None:
-        """See `ParameterServerLoop.trace`."""
-
-        @tf.function
-        def compute(features: Any, label: tf.Tensor) -> Any:
-            return self.learner_strategy.run(self.update, args=(features, label))
-
-        self.compute = compute.get_concrete_function(*specs)
-
-    def update(self, features: Any, label: tf.Tensor) -> Any:
-        """Computes, on a worker, a gradient and updates the weights by it; returns the staleness too."""
-        read = self.version.read_value()
-        with tf.control_dependencies([read]):
-            logs, gradients = self.gradients(features, label, tf.constant(1.0))
-
-        # tf.CriticalSection would wait for itself: optimizers leave their replica's thread to apply gradients.
-        graph = tf.compat.v1.get_default_graph()
-        computed = tf.nest.flatten([parts.components(gradient) for gradient in gradients])
-        with tf.control_dependencies(computed), tf.device(self.turns.device):
-            turn = tf.raw_ops.MutexLock(mutex=self.turns)
-        before = set(graph.get_operations())
-        with tf.control_dependencies([turn]):
-            staleness = self.version.read_value() - read
-            if self.settings.staleness.scale:
-                gradients = [
-                    parts.scaled(gradient, 1.0 / (1.0 + tf.cast(staleness, tf.float32))) for gradient in gradients
-                ]
-            self.learner.optimizer.apply_gradients(zip(gradients, self.learned, strict=True))
-            self.version.assign_add(1)
-        made = [operation for operation in graph.get_operations() if operation not in before]
-        with tf.control_dependencies(made), tf.device(self.turns.device):
-            tf.raw_ops.ConsumeMutexLock(mutex_lock=turn)
-        return logs, staleness
-
-    def steps(self, count: int) -> float:
-        """See `Loop.steps`."""
-        for _ in range(count):
-            self.fill()
-            while not self.ready:
-                self.ready.extend(self.take())
-                self.fill()
-            number, (logs, staleness) = self.ready.popleft()
-            self.histogram[int(staleness)] += 1
-            loss = float(self.score(*self.batches.pop(number), logs["predictions"], logs["extra"]))
-        self.outcome.staleness = dict(sorted(self.histogram.items()))
-        return loss
-
-    def fill(self) -> None:
-        """Schedules as many updates as may be under way, and no more than there are steps."""
-        while self.scheduled < self.settings.steps and len(self.pending) < self.limit:
-            if self.windowed and self.pending and min(self.pending.values()) <= self.scheduled - self.limit:
-                return
-            self.batches[self.scheduled] = batch = next(self.iterator)
-            self.schedule(self.compute, batch, self.scheduled)
-            self.scheduled += 1
-
-    def finalize(self) -> None:
-        """See `Loop.finalize`; what is still under way after an early end is waited for."""
-        while self.pending:
-            self.take()
-        super().finalize()
+        loss = float(self.score(*batch, predictions, extra))
+        return loss, time.monotonic() - computed + max(float(log["seconds"]) for log in logs)
 
 
 def refuse_own_steps(model: Any) -> None:
@@ -355,7 +286,7 @@ def _fetch(value: Any, future: concurrent.futures.Future, ended: threading.Event
         try:
             future.set_result(value.get())
             return
-        except _LOST:
+        except loop.LOST:
             pass
         except tf.errors.InvalidArgumentError as error:
             if "remote_handle" not in str(error):  # what is left of a worker that was started again meanwhile

@@ -88,6 +88,7 @@ def build(
         "stopped_early": outcome.stopped_early,
         "resumed_from": outcome.resumed_from,
         "checkpoints": outcome.checkpoints,
+        "restarts": 0,
         "final": outcome.curve[-1],
         "curve": outcome.curve,
         "strategy": settings.strategy,
@@ -108,6 +109,8 @@ def build(
         "peak_bytes": peak_bytes(devices),
         "cached_bytes": training.cached_bytes + validation.cached_bytes,
         "step_ms": {"p50": round(p50, 3), "p90": round(float(np.percentile(step_ms, 90)), 3)},
+        "step_parts_ms": step_parts(outcome),
+        "input_share": round(outcome.input_s / outcome.timed_s, 4) if outcome.timed_s else None,
         "examples_per_second": round(settings.global_batch_size / p50 * 1e3, 1),
         "trace_s": round(outcome.trace_s, 3),
         "staleness": {str(updates): count for updates, count in outcome.staleness.items()},
@@ -116,6 +119,26 @@ def build(
         "seconds_total": round(sum(phases.seconds.values()), 3),
         "warm_start": dataclasses.asdict(start),
         "versions": versions(),
+    }
+
+
+def step_parts(outcome: Outcome) -> dict[str, float | None]:
+    """Splits the mean step into its parts; `timing` says what each holds.
+
+    Args:
+      outcome: what the loop did.
+
+    Returns:
+      Milliseconds by part, `input`, `compute` and `communication`; None for what could not be measured. Where the
+      communication could not be told from the computing, `compute` holds both.
+    """
+    if not outcome.timed_steps:
+        return {"input": None, "compute": None, "communication": None}
+    waited, moving = outcome.input_s, outcome.communication_s
+    seconds = {"input": waited, "compute": outcome.timed_s - waited - (moving or 0.0), "communication": moving}
+    return {
+        part: None if value is None else round(max(0.0, value) / outcome.timed_steps * 1e3, 3)
+        for part, value in seconds.items()
     }
 
 
@@ -135,6 +158,37 @@ def peak_bytes(devices: Sequence[str]) -> dict[str, int]:
     return found or {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
+def describe(report: Mapping[str, Any]) -> list[str]:
+    """Says in words how a training went, for the log.
+
+    Args:
+      report: from `build`, or of a `run_fn`, which tells less.
+
+    Returns:
+      Lines.
+    """
+    if "step_ms" not in report:
+        return [f"trained by run_fn: {report['steps']} steps"]
+    replicas, devices = report["replicas"], ", ".join(report["devices"])
+    batch, share = report["global_batch_size"], report["per_replica_batch_size"]
+    step = report["step_ms"]
+    parts = [f"{name} {ms:.3g}" for name, ms in report["step_parts_ms"].items() if ms is not None]
+    told = f" (mean: {', '.join(parts)} ms)" if parts else ""
+    waiting = "" if report["input_share"] is None else f"; {report['input_share']:.1%} of the time waiting for input"
+    lines = [
+        f"strategy {report['strategy']}: {replicas} replicas on {devices}; batch {batch}, {share} for each replica",
+        f"step: p50 {step['p50']:.3g} ms, p90 {step['p90']:.3g} ms{told}",
+        f"{report['examples_per_second']:,.0f} examples per second{waiting}",
+        f"{report['steps']} steps from step {report['resumed_from']} on, {report['checkpoints']} checkpoints, "
+        f"{report['restarts']} restarts, {report['worker_losses']} workers lost",
+    ]
+    updates = sum(report["staleness"].values())
+    if updates:
+        shares = (f"{stale}: {count / updates:.1%}" for stale, count in report["staleness"].items())
+        lines.append(f"staleness of the updates: {', '.join(shares)}")
+    return lines
+
+
 def compact(report: Mapping[str, Any]) -> str:
     """Returns the report without curves and lists, short enough for a property in ML Metadata.
 
@@ -144,7 +198,7 @@ def compact(report: Mapping[str, Any]) -> str:
     Returns:
       JSON of a few hundred characters.
     """
-    left_out = ("curve", "features", "rows_by_span", "warm_start", "hyperparameters", "signatures", "format")
+    left_out = ("curve", "features", "rows_by_span", "warm_start", "hyperparameters", "signatures", "format", "bytes")
     short = {key: value for key, value in report.items() if key not in left_out}
     start = report["warm_start"]
     short["warm_start"] = {"warm": start["warm"], "reason": start["reason"]}

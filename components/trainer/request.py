@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evergreen.components.errors import ConfigError
 from evergreen.components.trainer.settings import TrainerSettings
 
 TRAIN = "train"
 VALIDATION = "validation"
+EVAL = "eval"  # what stock ExampleGens call the rows that are held back
 EXAM = "exam"
 
 
@@ -71,13 +73,14 @@ class Request:
       project_dir: the folder of the user's modules.
       label: the label's name.
       newest_span: the span whose exam rows are kept from the model.
-      examples: the window, raw.
+      examples: the window, raw; empty where there are only materialized rows.
       transform_graph: the TransformGraph artifact's folder.
       schema: the schema's file.
       model_dir: the Model artifact's folder, to be written.
       run_dir: the ModelRun artifact's folder, to be written.
       base_model: None without a champion.
-      transformed_examples: the window, materialized, in the order of `examples`; empty unless `run_fn` needs it.
+      transformed_examples: the window, materialized, in the order of `examples`; a `run_fn` reads it, and a training
+        that has no raw rows.
       chief: whether this process exports and reports; the others of a cluster only compute.
       checkpoint_dir: where the checkpoints are; empty for beside the Trainer's outputs.
       picked: why `auto` picked the strategy; empty where the settings name it.
@@ -101,6 +104,11 @@ class Request:
     picked: str = ""
     fingerprint: str = ""
     cache_bytes: int | None = None
+
+    @property
+    def window(self) -> tuple[Examples, ...]:
+        """The rows that a `build_model` is trained on: raw where there are any, else materialized."""
+        return self.examples or self.transformed_examples
 
     def to_json(self) -> str:
         """Returns the request as JSON."""
@@ -157,7 +165,7 @@ def training_parts(window: Iterable[Examples], newest_span: int) -> list[Part]:
 
 
 def validation_parts(window: Iterable[Examples]) -> list[Part]:
-    """Chooses the rows that early stopping watches: the validation split of every span.
+    """Chooses the rows that early stopping watches: of every span the split `validation`, or `eval` without one.
 
     Args:
       window: the Examples of the window.
@@ -165,7 +173,7 @@ def validation_parts(window: Iterable[Examples]) -> list[Part]:
     Returns:
       The parts, oldest span first.
     """
-    parts = [one.part(VALIDATION) for one in _ordered(window)]
+    parts = [one.part(VALIDATION if VALIDATION in one.splits else EVAL) for one in _ordered(window)]
     return [part for part in parts if part.files]
 
 
@@ -187,12 +195,13 @@ def from_artifacts(
       The request.
 
     Raises:
-      ConfigError: the settings are wrong.
+      ConfigError: the settings are wrong, or the examples are no tf.Examples.
     """
     from tfx.types import artifact_utils
     from tfx.utils import io_utils
 
     def one(artifact: Any) -> Examples:
+        _check_payload(artifact)
         splits = tuple(artifact_utils.decode_split_names(artifact.split_names))
         counted = {split: f"rows_{split}" for split in splits if artifact.has_custom_property(f"rows_{split}")}
         return Examples(
@@ -208,25 +217,42 @@ def from_artifacts(
 
     examples = window("examples")
     transformed = sorted(window("transformed_examples"), key=lambda one: _position(one.uri))
+    if examples:
+        transformed = [
+            dataclasses.replace(one, span=raw.span, version=raw.version)
+            for one, raw in zip(transformed, examples, strict=False)
+        ]
+    newest = parameters.get("newest_span")
+    if newest is None:
+        newest = max((one.span for one in examples or transformed), default=0)
     base = input_dict.get("base_model") or []
     schema = input_dict.get("schema") or []
     return Request(
         settings=TrainerSettings.from_json(parameters["settings"]),
         project_dir=parameters["project_dir"],
         label=parameters["label"],
-        newest_span=int(parameters["newest_span"]),
+        newest_span=int(newest),
         examples=examples,
         transform_graph=artifact_utils.get_single_uri(input_dict["transform_graph"]),
         schema=io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(schema)) if schema else "",
         model_dir=artifact_utils.get_single_uri(output_dict["model"]),
         run_dir=artifact_utils.get_single_uri(output_dict["model_run"]),
         base_model=BaseModel(base[0].uri, base[0].get_int_custom_property("warm_runs")) if base else None,
-        transformed_examples=tuple(
-            dataclasses.replace(one, span=raw.span, version=raw.version)
-            for one, raw in zip(transformed, examples, strict=False)
-        ),
+        transformed_examples=tuple(transformed),
         fingerprint=parameters.get("fingerprint") or "",
     )
+
+
+def _check_payload(artifact: Any) -> None:
+    """Refuses rows that are no tf.Examples: TFRecords of another kind would fail far from here."""
+    key, expected = "payload_format", "FORMAT_TF_EXAMPLE"
+    received = artifact.get_string_custom_property(key) if artifact.has_custom_property(key) else ""
+    if received not in ("", expected):
+        raise ConfigError(
+            "the Trainer reads tf.Examples only",
+            f"received Examples with {key} {received}, expected {expected}: {artifact.uri}",
+            "Choose that payload format in the ExampleGen.",
+        )
 
 
 def _position(uri: str) -> tuple[int, str]:

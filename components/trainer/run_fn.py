@@ -148,7 +148,7 @@ def _check_order(request: Request) -> None:
 
     Only the order tells which span a materialized artifact belongs to, and the exam rows of the newest must stay out.
     """
-    if not request.transformed_examples:
+    if not request.transformed_examples or not request.examples:
         return
     for raw, transformed in zip(request.examples, request.transformed_examples, strict=True):
         for split in raw.splits:

@@ -20,6 +20,8 @@ STRATEGIES = (AUTO, SINGLE, MIRRORED, CENTRAL_STORAGE, MULTI_WORKER, PARAMETER_S
 # Those whose devices are on this machine, and those that need processes which talk to each other.
 ON_DEVICES = (MIRRORED, CENTRAL_STORAGE, MODEL_PARALLEL)
 ON_CLUSTERS = (MULTI_WORKER, PARAMETER_SERVER)
+# A `run_fn` gets a strategy for its own loop, in one process; the other strategies are loops of ours.
+FOR_RUN_FN = (AUTO, SINGLE, MIRRORED, CENTRAL_STORAGE)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 UPDATES = ("sync", "async")
 ALL_REDUCES = ("auto", "nccl", "hierarchical", "one_device", "ring")
@@ -53,15 +55,17 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The local processes of a cluster, where TF_CONFIG names none.
+    """The local processes of a cluster, where TF_CONFIG names none, and how long any cluster may be silent.
 
     Attributes:
       workers: worker processes.
       ps: parameter servers; `multi_worker_mirrored` has none.
+      timeout: seconds after which a process that does not answer is taken for lost.
     """
 
     workers: int = 2
     ps: int = 1
+    timeout: int = 60
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ class TrainerSettings:
             ("devices", self.devices, 1),
             ("cluster.workers", self.cluster.workers, 1),
             ("cluster.ps", self.cluster.ps, 1),
+            ("cluster.timeout", self.cluster.timeout, 1),
             ("staleness.max_in_flight", self.staleness.max_in_flight, 1),
             ("mesh", min(self.mesh), 1),
             ("early_stopping.every", self.early_stopping.every if self.early_stopping else None, 1),
@@ -219,7 +224,11 @@ class TrainerSettings:
                 yield f"trainer.{key}", number, f"at least {least}"
         if (self.devices or 1) > 1 and self.strategy not in (AUTO, *ON_DEVICES):
             yield "trainer.devices", self.devices, f"1; several under {', '.join(ON_DEVICES)}"
-        if self.precision != "float32" and self.strategy in (PARAMETER_SERVER, MODEL_PARALLEL):
+        if self.run_fn is not None and self.strategy not in FOR_RUN_FN:
+            yield "trainer.strategy", self.strategy, f"one of {', '.join(FOR_RUN_FN)} with `run_fn`"
+        if self.precision != "float32" and self.run_fn is not None:
+            yield "trainer.precision", self.precision, "float32 with `run_fn`, which sets its own"
+        elif self.precision != "float32" and self.strategy in (PARAMETER_SERVER, MODEL_PARALLEL):
             yield "trainer.precision", self.precision, f"float32 under {self.strategy}"
         if self.backup_workers and self.backup_workers >= self.cluster.workers:
             yield "trainer.backup_workers", self.backup_workers, "fewer than `trainer.cluster.workers`"
@@ -271,5 +280,7 @@ def _known(section: Any, values: Mapping[str, Any], where: str) -> dict[str, Any
 
 def _wrong(key: str, received: Any, expected: str) -> ConfigError:
     return ConfigError(
-        f"{key} is wrong", f"received {received!r}, expected {expected}", "Correct it in evergreen.yaml."
+        f"{key} is wrong",
+        f"received {received!r}, expected {expected}",
+        "Correct it in evergreen.yaml, or where the Trainer is built.",
     )

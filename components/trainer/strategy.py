@@ -56,8 +56,7 @@ def _reduction(
     algorithm = settings.all_reduce.algorithm
     on_cpu = all(name.startswith("CPU") for name in devices)
     if algorithm == "one_device" or (algorithm == "auto" and on_cpu):
-        # TensorFlow's default for CPU devices goes through collective operations: the same sums, but a step of a model
-        # with 29 inputs takes 1.3 times as much of the CPU, and tracing it twice.
+        # TensorFlow's default for CPU devices goes through collective operations: the same sums for more of the CPU.
         return tf.distribute.ReductionToOneDevice()
     # TensorFlow counts packs here, not their bytes.
     packs = (
@@ -109,6 +108,11 @@ def _parameter_server(joined: Cluster) -> tf.distribute.Strategy:
 def distributes(strategy: tf.distribute.Strategy) -> bool:
     """Tells whether variables made under the strategy are distributed ones."""
     return tf.distribute.get_strategy() is not strategy
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many devices of this process compute under a strategy."""
+    return len(strategy.extended.worker_devices) if distributes(strategy) else 1
 
 
 def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:

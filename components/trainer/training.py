@@ -13,6 +13,7 @@ import tensorflow as tf
 from evergreen.components import progress, user_code
 from evergreen.components.errors import ConfigError, DataRejected
 from evergreen.components.trainer import (
+    async_updates,
     autograph,
     checkpoints,
     cluster,
@@ -23,13 +24,22 @@ from evergreen.components.trainer import (
     report,
     signatures,
     user_model,
+    volume,
     warm_start,
 )
 from evergreen.components.trainer import devices as trainer_devices
 from evergreen.components.trainer import strategy as strategies
+from evergreen.components.trainer.cluster import LostProcess
 from evergreen.components.trainer.request import Part, Request, training_parts, validation_parts
-from evergreen.components.trainer.settings import MODEL_PARALLEL, ON_CLUSTERS, PARAMETER_SERVER, TrainerSettings
-from evergreen.components.trainer.transform_graph import TransformGraph
+from evergreen.components.trainer.settings import (
+    MODEL_PARALLEL,
+    MULTI_WORKER,
+    ON_CLUSTERS,
+    PARAMETER_SERVER,
+    TrainerSettings,
+)
+from evergreen.components.trainer.transform_graph import Materialized, TransformGraph
+from evergreen.components.trainer.watchdog import Watchdog
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -64,19 +74,39 @@ def train(request: Request) -> dict[str, Any]:
       ModelRejected: training gave NaN.
       LostProcess: a cluster lost a process that it cannot do without.
     """
+    settings = request.settings
     with contextlib.ExitStack() as stack:
-        joined = None
-        if request.settings.strategy == PARAMETER_SERVER:
-            joined = stack.enter_context(cluster.join(request.settings, os.path.join(request.run_dir, "cluster")))
-        return _train(request, joined)
+        joined, watch, early = None, contextlib.ExitStack(), None
+        try:
+            if settings.strategy == PARAMETER_SERVER:
+                joined = stack.enter_context(cluster.join(settings, os.path.join(request.run_dir, "cluster")))
+                stack.enter_context(watch)
+                watch.enter_context(Watchdog(joined.plan, settings.cluster.timeout, joined.replace))
+            elif settings.strategy == MULTI_WORKER and (plan := cluster.read(os.environ)) is not None:
+                stack.enter_context(watch)
+                cluster.check_port(plan)
+                watch.enter_context(Watchdog(plan, settings.cluster.timeout))
+            if settings.strategy in ON_CLUSTERS:
+                # TensorFlow joins a cluster before its first operation, or not at all.
+                early = strategies.create(settings, (), cluster=joined)
+            return _train(request, joined, early, watch)
+        except loop.LOST as error:
+            if settings.strategy not in ON_CLUSTERS:
+                raise
+            plan = joined.plan if joined is not None else cluster.read(os.environ)
+            raise LostProcess(cluster.silent(plan) or user_model.gist(error)) from error
 
 
-def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
+def _train(
+    request: Request,
+    joined: cluster.Cluster | None,
+    early: tf.distribute.Strategy | None,
+    watch: contextlib.ExitStack,
+) -> dict[str, Any]:
+    """Trains; `watch` is closed after the last step, when nobody has to answer any more."""
     settings = request.settings
     spec = settings.model or ""
     autograph.leave_tf_keras_alone()
-    # TensorFlow joins a cluster before its first operation, or not at all.
-    early = strategies.create(settings, (), cluster=joined) if settings.strategy in ON_CLUSTERS else None
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)
@@ -127,7 +157,7 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
                     board.folder("train"),
                 )
                 if joined is not None:
-                    kind = parameter_server.SyncLoop if settings.update == "sync" else parameter_server.AsyncLoop
+                    kind = parameter_server.SyncLoop if settings.update == "sync" else async_updates.AsyncLoop
                     outcome = kind(remote, joined, *arguments).run()
                 elif mesh is not None:
                     outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()
@@ -135,6 +165,7 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
                     outcome = loop.Loop(*arguments).run()
             except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
                 raise user_model.training_error(spec, error) from error
+        watch.close()
         board.close()
     if not request.chief:
         return {"steps": outcome.steps}
@@ -157,6 +188,7 @@ def _train(request: Request, joined: cluster.Cluster | None) -> dict[str, Any]:
         exported,
         phases,
     )
+    result["bytes"] = volume.measure(served, graph.specs, features, request.label)
     report.write(result, request.run_dir)
     keeper.clear()
     progress.report(1.0, f"trained {outcome.steps} steps")
@@ -183,12 +215,14 @@ def _one_row(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) -> tuple[Any, Any]:
+    source = graph if request.examples else Materialized(graph)
+
     def read(parts: list[Part]) -> input_path.Dataset:
-        return input_path.open_rows(parts, graph, features, request.label, request.cache_bytes)
+        return input_path.open_rows(parts, source, features, request.label, request.cache_bytes)
 
     try:
-        validation = read(validation_parts(request.examples))
-        training = read(training_parts(request.examples, request.newest_span))
+        validation = read(validation_parts(request.window))
+        training = read(training_parts(request.window, request.newest_span))
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise DataRejected(
             "the rows of the window cannot be read",
@@ -196,7 +230,7 @@ def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) ->
             "Run again; where it stays, the artifact is damaged: `evergreen doctor`.",
         ) from error
     if not training.rows:
-        spans = ", ".join(str(examples.span) for examples in request.examples)
+        spans = ", ".join(str(examples.span) for examples in request.window)
         raise DataRejected(
             "there are no rows to train on",
             f"the training splits of the spans {spans or 'none'} are empty",

@@ -6,6 +6,7 @@ is kept out of it: it would spend seconds on rewriting tft, which needs no rewri
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class TransformGraph:
             name: tf.TensorSpec([None, *shapes[name]], tensor.dtype, name) for name, tensor in outputs.items()
         }
         self.needs = {name: self._sources(tensor) for name, tensor in outputs.items()}
+        self._parsers: dict[tuple[str, ...], Any] = {}
 
     def _sources(self, output: tf.Tensor) -> frozenset[str]:
         """Finds the raw features that an output is computed from, by data and not by mere order of execution."""
@@ -114,11 +116,59 @@ class TransformGraph:
         names = list(names)
         return self.apply(tf.io.parse_example(examples, self.parsing_spec(names)), names)
 
+    def parser(self, names: Iterable[str]) -> Any:
+        """Returns `parse_and_apply` for some features as a function of the examples, traced once for all its callers.
+
+        Args:
+          names: the transformed features wanted.
+        """
+        wanted = tuple(names)
+        if wanted not in self._parsers:
+            signature = [tf.TensorSpec([None], tf.string)]
+            parse = functools.partial(self.parse_and_apply, names=wanted)
+            self._parsers[wanted] = tf.function(parse, input_signature=signature, autograph=False)
+        return self._parsers[wanted]
+
     def vocabulary(self, name: str) -> list[bytes] | None:
         """Returns the tokens of a vocabulary in the order of their indices; None where there is no such vocabulary."""
         if not name or self.output.vocabulary_file_by_name(name) is None:
             return None
         return list(self.output.vocabulary_by_name(name))
+
+
+class Materialized:
+    """Reads rows that Transform has materialized, in place of a graph that transforms raw ones.
+
+    Args:
+      graph: what the rows were transformed by.
+    """
+
+    def __init__(self, graph: TransformGraph):
+        self._specs = graph.specs
+        self._parsing = graph.output.transformed_feature_spec()
+
+    @tf.autograph.experimental.do_not_convert
+    def parse_and_apply(self, examples: tf.Tensor, names: Iterable[str]) -> Tensors:
+        """Parses serialized tf.Examples; as `TransformGraph.parse_and_apply`, with the transformation done before.
+
+        Args:
+          examples: strings, [batch].
+          names: the transformed features wanted.
+
+        Returns:
+          A dense tensor for each name.
+        """
+        parsed = tf.io.parse_example(examples, {name: self._parsing[name] for name in names})
+        # A tf.Example holds int64 and float32 only; the graph may give other numbers.
+        return {name: tf.cast(tensor, self._specs[name].dtype) for name, tensor in parsed.items()}
+
+    def parser(self, names: Iterable[str]) -> Any:
+        """Returns `parse_and_apply` for some features as a function of the examples.
+
+        Args:
+          names: the transformed features wanted.
+        """
+        return functools.partial(self.parse_and_apply, names=tuple(names))
 
 
 def _check_dense(outputs: Mapping[str, Any]) -> None:

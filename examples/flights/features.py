@@ -5,7 +5,7 @@ the vocabulary, a missing number becomes the mean, and an indicator says so. Ana
 Transform seconds: all numbers go through one, the calendar needs none, and a route tells its two airports.
 
 Temperature and dew point are left out on purpose: over three months they follow the calendar, and a model that learns
-the calendar from one winter is wrong about the spring. README.md has the numbers.
+the calendar from one winter is wrong about the spring.
 """
 
 from __future__ import annotations

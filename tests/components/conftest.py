@@ -13,3 +13,9 @@ import trainer_world
 def world(build_once: Callable[..., Path]) -> Path:
     """The folder of `trainer_world`: a project, three spans and their transform graph. A module may have another."""
     return build_once("trainer_world", trainer_world.build)
+
+
+@pytest.fixture(scope="session")
+def materialized(world: Path, build_once: Callable[..., Path]) -> Path:
+    """The world's window as Transform materializes it, a folder for each span."""
+    return build_once("trainer_materialized", lambda folder: trainer_world.materialize(world, folder))

@@ -69,17 +69,16 @@ def test_only_the_coordinator_of_a_whole_cluster_trains(environment, monkeypatch
         pass
 
 
-def test_a_task_that_does_not_answer_is_named(monkeypatch, tmp_path):
-    with socket.socket() as held:  # bound, and not listening
+@pytest.mark.parametrize("listening", [False, True], ids=["nobody listens", "what listens is no TensorFlow"])
+def test_a_task_that_does_not_answer_is_named(listening, monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.2)
+    with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
+        if listening:
+            held.listen()
         address = f"127.0.0.1:{held.getsockname()[1]}"
-        jobs = {"chief": ["127.0.0.1:1"], "worker": [address], "ps": [address]}
-        monkeypatch.setenv("TF_CONFIG", config(jobs, type="chief", index=0)["TF_CONFIG"])
-        settings = TrainerSettings(model="m:f", strategy="parameter_server")
-        with (
-            cluster.join(settings, str(tmp_path)) as joined,
-            pytest.raises(ConfigError, match=f"2 of(.|\n)*worker-0 at {address}"),
-        ):
+        joined = cluster.Cluster(cluster.Plan({"chief": ["127.0.0.1:1"], "worker": [address], "ps": [address]}))
+        with pytest.raises(ConfigError, match=f"2 of(.|\n)*worker-0 at {address}"):
             joined.wait(0.3)
 
 

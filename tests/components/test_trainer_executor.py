@@ -10,11 +10,12 @@ import time
 
 import pytest
 import trainer_world
+from tfx.components.transform.component import Transform
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 
 from evergreen.components import model_layout
-from evergreen.components.errors import ModelRejected
+from evergreen.components.errors import ConfigError, ModelRejected
 from evergreen.components.trainer import child, devices
 from evergreen.components.trainer.component import Trainer
 from evergreen.components.trainer.executor import Executor
@@ -163,6 +164,71 @@ def test_the_component_can_leave_out_what_is_optional():
     assert set(component.inputs) == {"examples", "transform_graph"}
 
 
+def channel(kind):
+    return channel_utils.as_channel([kind()])
+
+
+def component(**parameters):
+    """The component as a user outside of Evergreen builds it; returns its parameters."""
+    parameters = {"examples": channel(standard_artifacts.Examples), "label": "late", **parameters}
+    return Trainer(transform_graph=channel(standard_artifacts.TransformGraph), **parameters).exec_properties
+
+
+def test_settings_may_be_a_dict_and_are_checked_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(trainer_world.write_project(tmp_path))
+    settings = {"model": "tiny_model:build_model", "devices": 2, "strategy": "mirrored"}
+    made = component(settings=settings)
+    assert TrainerSettings.from_json(made["settings"]) == TrainerSettings.from_dict(settings)
+    assert made["project_dir"] == str(tmp_path) and made["newest_span"] is None
+    with pytest.raises(ConfigError, match=r"trainer\.step is wrong"):
+        component(settings={**settings, "step": 3})
+    with pytest.raises(ConfigError, match="neither `examples` nor `transformed_examples`"):
+        component(settings=settings, examples=None)
+    component(settings=settings, examples=None, transformed_examples=channel(standard_artifacts.Examples))
+
+
+def test_what_transform_materialized_is_taken_for_that():
+    examples, graph = channel(standard_artifacts.Examples), channel(standard_artifacts.TransformGraph)
+    transform = Transform(examples, channel(standard_artifacts.Schema), preprocessing_fn="features.preprocessing_fn")
+    made = Trainer(
+        examples=transform.outputs["transformed_examples"], transform_graph=graph, settings="{}", label="late"
+    )
+    assert set(made.inputs) == {"transformed_examples", "transform_graph"}
+
+
+def test_a_change_of_the_users_module_changes_the_cache_key(tmp_path):
+    settings = {"model": "tiny_model:build_model"}
+    trainer_world.write_project(tmp_path)
+    first = component(settings=settings, project_dir=tmp_path)
+    assert component(settings=json.dumps(settings), project_dir=str(tmp_path)) == first
+    (tmp_path / "tiny_model.py").write_text(trainer_world.MODEL.replace("0.01", "0.02"))
+    assert component(settings=settings, project_dir=tmp_path)["fingerprint"] != first["fingerprint"]
+    assert component(settings=settings, project_dir=tmp_path, fingerprint="x")["fingerprint"] == "x"
+
+
+def test_the_newest_span_is_found_where_nobody_names_it(execution):
+    inputs, outputs, parameters = execution
+    del parameters["newest_span"]
+    assert from_artifacts(inputs, outputs, parameters).newest_span == 3
+
+
+def test_materialized_artifacts_alone_are_the_window(execution, tmp_path):
+    inputs, outputs, parameters = execution
+    del parameters["newest_span"], inputs["examples"]
+    splits = artifact_utils.encode_split_names(["train", "eval"])
+    kept = artifact(standard_artifacts.Examples, tmp_path / "0", split_names=splits)
+    request = from_artifacts({**inputs, "transformed_examples": [kept]}, outputs, parameters)
+    assert [one.uri for one in request.window] == [str(tmp_path / "0")]
+    assert (request.examples, request.newest_span) == ((), 0)
+
+
+def test_rows_that_are_no_tf_examples_are_refused(execution):
+    inputs, outputs, parameters = execution
+    inputs["examples"][0].set_string_custom_property("payload_format", "FORMAT_PARQUET")
+    with pytest.raises(ConfigError, match="payload_format FORMAT_PARQUET, expected FORMAT_TF_EXAMPLE"):
+        from_artifacts(inputs, outputs, parameters)
+
+
 def test_building_a_pipeline_loads_no_training_code():
     """The import of the component is part of the start of every command that builds a pipeline."""
     program = """
@@ -171,5 +237,5 @@ def test_building_a_pipeline_loads_no_training_code():
         print(*(name.rpartition(".")[2] for name in sys.modules if name.startswith("evergreen.components.trainer.")))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
-    light = "child cluster component devices executor network parent report request settings"
+    light = "child cluster component devices executor network parent report request settings watchdog"
     assert sorted(done.stdout.split()) == light.split()

@@ -10,7 +10,7 @@ import trainer_world
 from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import input_path
 from evergreen.components.trainer.request import training_parts, validation_parts
-from evergreen.components.trainer.transform_graph import TransformGraph, _check_dense
+from evergreen.components.trainer.transform_graph import Materialized, TransformGraph, _check_dense
 
 pytestmark = pytest.mark.tensorflow
 
@@ -93,6 +93,16 @@ def test_the_same_seed_gives_the_same_order(graph, window, budget):
     first, again, other = (rows_of(rows.training(72, seed).take(10)) for seed in (5, 5, 6))
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("budget", [None, 0], ids=["cached", "streamed"])
+def test_materialized_rows_are_the_same(materialized, graph, window, budget):
+    parts = training_parts(trainer_world.materialized_window(materialized), 3)
+    rows = input_path.open_rows(parts, Materialized(graph), NAMES, "late", budget)
+    raw = open_training(window, graph, budget)
+    assert rows.rows_by_part == raw.rows_by_part
+    assert Counter(rows_of(rows.evaluation()[0])) == Counter(rows_of(raw.evaluation()[0]))
+    assert rows.evaluation()[0].element_spec == raw.evaluation()[0].element_spec
 
 
 def test_a_batch_may_be_larger_than_the_data(graph, window):

@@ -13,7 +13,7 @@ import trainer_world
 from trainer_world import weights
 
 from evergreen.components import model_layout, progress
-from evergreen.components.errors import ConfigError, ModelRejected
+from evergreen.components.errors import ModelRejected
 from evergreen.components.trainer import checkpoints, job, training
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -35,7 +35,10 @@ def children() -> list[int]:
     return sorted(found)
 
 
-def test_two_processes_give_the_weights_of_one(world, tmp_path):
+def test_two_processes_give_the_weights_of_one(world, tmp_path, monkeypatch):
+    # gRPC would look for the other process behind a proxy, and wait for it for ever.
+    for name, value in {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}.items():
+        monkeypatch.setenv(name, value)
     several = trainer_world.request(
         world, tmp_path / "2" / "out", {**trainer_world.SAME_SUMS, **STRATEGY, "all_reduce": {"algorithm": "ring"}}
     )
@@ -85,10 +88,3 @@ def test_a_refusal_is_one_and_no_restart(world, tmp_path):
     with pytest.raises(ModelRejected, match="training gave NaN"):
         job.train(asked)
     assert children() == []
-
-
-def test_hosts_that_tf_config_names_are_refused(world, tmp_path, monkeypatch):
-    place = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(place))
-    with pytest.raises(ConfigError, match="cannot use the hosts of TF_CONFIG yet"):
-        job.train(trainer_world.request(world, tmp_path / "node" / "out", STRATEGY))

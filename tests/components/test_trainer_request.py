@@ -44,6 +44,14 @@ def test_exam_rows_of_the_last_artifact_are_held_back_whatever_the_newest_span_i
     assert chosen(training_parts(window, newest_span=1)) == [(1, "train"), (2, "train")]
 
 
+def test_eval_is_the_validation_of_a_stock_example_gen(tmp_path):
+    stock = examples(tmp_path, 0, splits=("train", "eval"))
+    assert chosen(training_parts([stock], newest_span=0)) == [(0, "train")]
+    assert chosen(validation_parts([stock])) == [(0, "eval")]
+    both = examples(tmp_path, 1, splits=("train", "eval", "validation"))
+    assert chosen(validation_parts([stock, both])) == [(0, "eval"), (1, "validation")]
+
+
 def test_only_splits_and_files_that_exist_are_read(tmp_path):
     window = [examples(tmp_path, 1, splits=("train",)), examples(tmp_path, 2, files=2)]
     parts = training_parts(window, newest_span=2)

@@ -10,8 +10,7 @@ import trainer_world
 from evergreen.components import model_layout
 from evergreen.components.errors import ConfigError
 from evergreen.components.trainer import training
-from evergreen.components.trainer.request import BaseModel, Examples
-from evergreen.components.trainer.transform_graph import TransformGraph
+from evergreen.components.trainer.request import BaseModel
 
 pytestmark = pytest.mark.tensorflow
 
@@ -94,37 +93,9 @@ def raises(fn_args):
 """
 
 
-@pytest.fixture(scope="module")
-def materialized(world, build_once):
-    """The window as Transform materializes it."""
-
-    def build(folder):
-        graph = TransformGraph(str(world / "transform_graph"))
-        for number, span in enumerate(trainer_world.SPANS):
-            for split, count in trainer_world.ROWS.items():
-                raw = [trainer_world.example(row) for row in trainer_world.rows(span, split, count)]
-                columns = {name: t.numpy() for name, t in graph.parse_and_apply(tf.constant(raw), graph.specs).items()}
-                place = folder / str(number) / f"Split-{split}"
-                place.mkdir(parents=True)
-                with tf.io.TFRecordWriter(str(place / "transformed_examples-00000.gz"), "GZIP") as writer:
-                    for position in range(count):
-                        writer.write(_example({name: column[position, 0] for name, column in columns.items()}))
-
-    return build_once("trainer_materialized", build)
-
-
-def _example(row):
-    return trainer_world.example(
-        {name: value.decode() if isinstance(value, bytes) else value.item() for name, value in row.items()}
-    )
-
-
 def request(world, materialized, out, module, function="run_fn", settings=None, **changes):
     project = trainer_world.write_project(out / "project", stock_module=module)
-    window = tuple(
-        Examples(str(materialized / str(number)), span, 1, tuple(trainer_world.ROWS))
-        for number, span in enumerate(trainer_world.SPANS)
-    )
+    window = trainer_world.materialized_window(materialized)
     values = {"model": None, "run_fn": f"stock_module:{function}", "steps": 10, **(settings or {})}
     return trainer_world.request(
         world, out, values, project_dir=str(project), **{"transformed_examples": window, **changes}

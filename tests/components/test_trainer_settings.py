@@ -12,6 +12,14 @@ def read(**values):
     return TrainerSettings.from_json(json.dumps({"model": "m:f", **values}))
 
 
+STOCK = {"model": None, "run_fn": "m:run_fn"}
+
+
+@pytest.mark.parametrize("strategy", ["auto", "single", "mirrored", "central_storage"])
+def test_a_run_fn_may_have_a_strategy_of_this_machine(strategy):
+    assert read(**STOCK, strategy=strategy).strategy == strategy
+
+
 def test_defaults_and_sections():
     settings = read(early_stopping={"metric": "val_auc"}, warm_start={})
     assert (settings.strategy, settings.steps, settings.global_batch_size) == ("single", 2000, 512)
@@ -37,6 +45,14 @@ def test_defaults_and_sections():
         ({"update": "sometimes"}, "expected one of sync, async"),
         ({"all_reduce": {"algorithm": "gossip"}}, "trainer.all_reduce.algorithm"),
         ({"profile": [5, 2]}, "the first and the last step"),
+        (
+            {**STOCK, "strategy": "parameter_server"},
+            "trainer.strategy is wrong\nreceived 'parameter_server', expected one of auto, single, mirrored, "
+            "central_storage with `run_fn`",
+        ),
+        ({**STOCK, "strategy": "multi_worker_mirrored"}, "central_storage with `run_fn`"),
+        ({**STOCK, "strategy": "model_parallel"}, "central_storage with `run_fn`"),
+        ({**STOCK, "precision": "mixed_bfloat16"}, "float32 with `run_fn`"),
         ({"strategy": "mirrored", "devices": 3}, "a multiple of the 3 devices"),
         ({"early_stopping": {"evry": 1}}, "trainer.early_stopping.evry"),
         ({"early_stopping": {"every": 0}}, "at least 1"),

@@ -66,6 +66,12 @@ def test_auto_picks_by_what_it_sees_and_says_why(monkeypatch, config, settings, 
     assert devices.resolve(resolved) == (resolved, "")
 
 
+def test_auto_gives_a_run_fn_no_cluster(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(SERVERS))
+    asked = TrainerSettings.from_dict({"run_fn": "m:f", "strategy": "auto"})
+    assert devices.resolve(asked)[0].strategy == "single"
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_weights_and_answers_in_float32_and_the_accuracy(world, tmp_path, precision):
     settings = {"steps": 100, "hyperparameters": {"dropout": 0.0, "learning_rate": 0.05}}

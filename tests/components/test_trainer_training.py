@@ -52,6 +52,16 @@ def test_a_training_is_reported(world, tmp_path):
     assert report["epochs"] == round(20 * 64 / 720, 2)
     assert report["features"] == ["colour", "count", "shop", "size", "size_missing"]
     assert report["parameters"] == (7 * 3 + 4 * 3) + (9 * 8 + 8) + 9
+    assert report["bytes"] == {
+        "weights": 4 * report["parameters"],
+        "reads": 4 * (9 * 8 + 8 + 9),
+        "gradients": 4 * (9 * 8 + 8 + 9),
+        "example": 3 * 8 + 3 * 4,
+        "tables": [
+            {"rows": 7, "row_bytes": 3 * 4 + 8, "per_example": 1},
+            {"rows": 4, "row_bytes": 3 * 4 + 8, "per_example": 1},
+        ],
+    }
     assert report["examples_per_second"] > 0 and report["step_ms"]["p50"] <= report["step_ms"]["p90"]
     assert set(report["seconds"]) == {"load", "build", "warm_start", "input", "fit", "export"}
     assert {"loss", "auc", "val_loss", "val_auc"} <= set(report["final"])
@@ -129,6 +139,16 @@ def test_early_stopping_without_validation_rows_is_refused(world, tmp_path):
         train(world, tmp_path, {"early_stopping": {"every": 5}}, examples=bare)
     report, _ = train(world, tmp_path, examples=bare)
     assert "val_loss" not in report["final"]
+
+
+def test_materialized_rows_are_enough(world, materialized, tmp_path):
+    rows = trainer_world.materialized_window(materialized)
+    report, request = train(world, tmp_path, examples=(), transformed_examples=rows)
+    assert report["rows"] == {"train": 720, "validation": 120}
+    assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
+    served = tf.saved_model.load(model_layout.serving_dir(request.model_dir)).signatures["serving_default"]
+    raw = tf.constant([trainer_world.example({"colour": "red", "size": 9.0})])
+    assert served(examples=raw)["predictions"].shape == (1, 1)
 
 
 def test_no_rows_to_train_on_is_said(world, tmp_path):

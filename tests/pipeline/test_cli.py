@@ -57,7 +57,7 @@ class TestHelp:
     def test_names_every_command(self, capsys):
         status, out, _ = run(capsys, "--help")
         assert status == 0
-        for name in ("init", "plan", "run", "status", "versions", "runs", "logs", "doctor"):
+        for name in ("init", "plan", "run", "status", "versions", "runs", "logs", "scaling", "doctor"):
             assert f"\n  {name} " in out
 
     def test_without_arguments_too(self, capsys):
@@ -66,7 +66,7 @@ class TestHelp:
     def test_the_version(self, capsys):
         assert run(capsys, "--version")[1].startswith("evergreen 0.")
 
-    @pytest.mark.parametrize("name", ["init", "versions", "logs", "doctor"])
+    @pytest.mark.parametrize("name", ["init", "versions", "logs", "scaling", "doctor"])
     def test_of_a_command_has_an_example_and_the_shared_options(self, capsys, name):
         status, out, _ = run(capsys, name, "--help")
         assert status == 0
@@ -206,7 +206,7 @@ class TestSharedOptions:
 
     def test_every_registered_command_has_them(self):
         context = click.Context(cli.cli)
-        for name in ("init", "versions", "logs", "doctor"):
+        for name in ("init", "versions", "logs", "scaling", "doctor"):
             names = {parameter.name for parameter in cli.cli.get_command(context, name).params}
             assert {"config_file", "overrides", "debug"} <= names
 
@@ -216,7 +216,15 @@ HEAVY = ("tensorflow", "apache_beam", "tfx", "tf_keras", "tensorflow_transform")
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["versions", "--json"], ["logs"], ["doctor", "--help"], ["init", "--help"], ["doctor", "--quick"]],
+    [
+        ["--help"],
+        ["versions", "--json"],
+        ["logs"],
+        ["doctor", "--help"],
+        ["init", "--help"],
+        ["doctor", "--quick"],
+        ["scaling", "--help"],
+    ],
     ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(project, arguments):

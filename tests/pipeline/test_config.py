@@ -233,6 +233,11 @@ class TestMistakes:
             ("trainer.model=null", "trainer (line 5): received neither"),
             ("trainer.model=model.build", "expected `module:function`, such as `model:build_model`"),
             ("trainer.devices=2", "expected 1; several under mirrored, central_storage, model_parallel"),
+            (
+                "trainer={run_fn: 'm:f', strategy: parameter_server}",
+                'trainer.strategy (--set): received "parameter_server", expected one of auto, single, mirrored, '
+                "central_storage with `run_fn`",
+            ),
             ("trainer.seed=-1", "expected a number, 0 or more"),
             ("trainer.warm_start=true", "expected a map"),
             ("trainer.early_stopping={every: 3000}", "expected at most `trainer.steps`, which is 2000"),
