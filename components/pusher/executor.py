@@ -91,6 +91,7 @@ class Executor(base_executor.BaseExecutor):
                 report.get_int_custom_property("withdraw") == 1
                 for report in input_dict.get("quantization_report") or []
             ),
+            tflite_metrics=_json_property(tflite, "metrics") or {},
             tflite_variant=tflite.get_string_custom_property("quantization") if tflite else "",
         )
 

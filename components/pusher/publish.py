@@ -51,6 +51,7 @@ class Candidate:
       champion_on_span: the earlier champion's metrics on the whole span; None without a champion.
       tflite: the chosen TFLite model's file; None to publish none.
       tflite_variant: how it was quantized.
+      tflite_metrics: its metrics on the exam, by name.
       withdraw_tflite: without a TFLite model, whether the earlier versions' are to go.
     """
 
@@ -67,6 +68,7 @@ class Candidate:
     champion_on_span: dict[str, Any] | None = None
     tflite: Path | None = None
     tflite_variant: str = ""
+    tflite_metrics: dict[str, Any] = field(default_factory=dict)
     withdraw_tflite: bool = False
 
 
@@ -296,9 +298,13 @@ def _check_champion(base: Path, expected: str, examined_at: float | None) -> Non
 def _put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
     """Stages both copies, then shows them: the TFLite version first, the SavedModel's rename is the commit."""
     target = base / str(version)
-    tflite = None
+    tflite: dict[str, Any] | None = None
+    content = b""
     if candidate.tflite is not None:
-        tflite = {"variant": candidate.tflite_variant, "bytes": candidate.tflite.stat().st_size}
+        content = _stamped(candidate.tflite, {"name": candidate.name, "version": version})
+        tflite = {"variant": candidate.tflite_variant, "bytes": len(content)}
+        if candidate.tflite_metrics:
+            tflite["metrics"] = candidate.tflite_metrics
     manifest = Manifest(
         version=version,
         name=candidate.name,
@@ -323,7 +329,7 @@ def _put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
         lite_target = versions.lite_path(base) / str(version)
         atomic.make_directory(lite_target.parent)
         lite = atomic.stage(lite_target)
-        atomic.write_file(lite / versions.TFLITE_FILE, _stamped(candidate, version))
+        atomic.write_file(lite / versions.TFLITE_FILE, content)
         _write_manifest(lite, manifest)
     # A number that a server may have seen is never used again, even if this process dies between here and the commit.
     versions.write_highest(base, version)
@@ -335,15 +341,14 @@ def _put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
     return target
 
 
-def _stamped(candidate: Candidate, version: int) -> bytes:
-    """Returns the TFLite file with its name and version; one that is not of our Quantizer stays as it is."""
-    assert candidate.tflite is not None
-    content = candidate.tflite.read_bytes()
+def _stamped(path: Path, values: dict[str, Any]) -> bytes:
+    """Returns a TFLite file with these values in its metadata; one that is not of our Quantizer stays as it is."""
+    content = path.read_bytes()
     if content[4:8] != b"TFL3":
         return content
     from evergreen.components.quantizer import lite_file  # brings the schema along, which few pushes need
 
-    return lite_file.stamp(content, {"name": candidate.name, "version": version})
+    return lite_file.stamp(content, values)
 
 
 def _withdraw(base: Path) -> tuple[str, ...]:

@@ -147,7 +147,6 @@ class _Quantization:
             if measured.made is None or (measured.run is not None and difference <= tolerance):
                 return source, ""
             why = measured.failure or f"its answers differ by {difference:.2g} from the SavedModel's"
-        _log.warning("the TFLite variants take transformed features: %s", why)
         source = self.source(None)
         self.found[BASELINE] = self.measured(source, BASELINE)
         return source, why
@@ -164,7 +163,7 @@ class _Quantization:
             front.write(self.graph, self.names, folder)
         except front.NotReplayable as error:
             raise ConversionFailed(f"the preprocessing cannot be converted: {error}") from error
-        except (ValueError, TypeError, NotImplementedError, tf.errors.OpError) as error:
+        except (ValueError, TypeError, KeyError, NotImplementedError, tf.errors.OpError) as error:
             line = str(error).strip().splitlines()[0]
             raise ConversionFailed(f"the preprocessing cannot be converted: {line}") from error
         try:
@@ -244,7 +243,6 @@ class _Quantization:
         # What could not be saved stays what it was: a mixture that passes no gate is of use to nobody.
         self.found[variant] = tried[search.best.layers] if search.best.passes else first
         self.found[variant].search = search
-        _log.warning(search.sentence(variant))
 
     def activations(self) -> dict[str, list[dict[str, Any]]]:
         """The ten worst layers of each int8 variant by activation error."""

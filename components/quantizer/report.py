@@ -216,12 +216,18 @@ def nothing_to_do(settings: QuantizeSettings, span: int, why: str) -> Report:
 
 
 def left_out(report: Mapping[str, Any]) -> list[str]:
-    """What the user is warned of: a sentence for each variant that was asked for and did not pass."""
-    return [
-        f"the variant {row['variant']} is left out: {'; '.join(row['reasons'])}"
-        for row in report["variants"]
-        if not row["passed"] and row["made_for"] == "publishing"
-    ]
+    """What the user is warned of: features that are not raw, and each variant that was asked for and did not pass."""
+    sentences = []
+    if report.get("inputs") == "transformed":
+        sentences.append(f"the TFLite variants take transformed features: {report['inputs_reason']}")
+    for row in report["variants"]:
+        if row["made_for"] != "publishing":
+            continue
+        if not row["passed"]:
+            sentences.append(f"the variant {row['variant']} is left out: {'; '.join(row['reasons'])}")
+        if row.get("selective_result"):
+            sentences.append(row["selective_result"])
+    return sentences
 
 
 def needs_baseline(settings: QuantizeSettings) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from evergreen.components.quantizer.convert import ConversionFailed
 from evergreen.components.trainer import parent as parents
 
 _POLL_S = 0.02
-_IMPORT_S = 180.0
 
 Rows = dict[str, np.ndarray]
 

@@ -161,6 +161,19 @@ def test_excess_is_a_multiple_of_the_bound_that_is_broken_most():
     assert report.excess(found, QuantizeSettings()) == 0
 
 
+def test_the_user_is_told_what_the_variants_could_not_do():
+    details = {"selective_result": "int8 could not be saved by leaving its 2 worst layers in float"}
+    settings = QuantizeSettings(variants=("int8",), max_bytes=100)
+    row = report.variant_row("int8", settings, 500, 1000, measured(), details=details)
+    about = {"inputs": "transformed", "inputs_reason": "the preprocessing cannot be converted: tf.StringLower"}
+    result = report.build(settings, [row], {"auc": 0.7}, 4, 100, 0.5, about)
+    assert report.left_out(result) == [
+        "the TFLite variants take transformed features: the preprocessing cannot be converted: tf.StringLower",
+        "the variant int8 is left out: 500 bytes, more than 100 (`quantize.max_bytes`) allows",
+        "int8 could not be saved by leaving its 2 worst layers in float",
+    ]
+
+
 def test_the_summary_leaves_out_what_only_the_file_holds():
     row = report.variant_row("float16", QuantizeSettings(), 500, 1000, measured(), details={"weights": [1], "flips": 3})
     whole = report.build(QuantizeSettings(), [row], {"auc": 0.7}, 4, 100, 0.5)
