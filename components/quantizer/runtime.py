@@ -26,7 +26,7 @@ from evergreen.components.trainer import parent as parents
 BATCH = 4096
 TIMED_BATCH = 64
 THREADS = (1, 2)
-_SECONDS = 0.1
+_SECONDS = 0.05
 _WARM_UP = 3
 
 

@@ -103,8 +103,8 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
             [sys.executable, "-m", __name__, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A conversion needs no accelerator, and a fork must not share one.
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            # A conversion needs no accelerator, and a fork must not share one, nor a library's threads.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             text=True,
         )
 
