@@ -27,11 +27,11 @@ from evergreen.pipeline.settings import (
     Name,
     PathText,
     PublishSettings,
-    QuantizeSettings,
     ScheduleSettings,
     Section,
     TrainerSettings,
 )
+from evergreen.pipeline.settings_quantize import QuantizeSettings
 
 __all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]
 

@@ -24,11 +24,11 @@ from evergreen.pipeline.settings import (
     DataSettings,
     EvaluateSettings,
     PublishSettings,
-    QuantizeSettings,
     ScheduleSettings,
     TrainerSettings,
     is_uri,
 )
+from evergreen.pipeline.settings_quantize import QuantizeSettings
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.yaml_file import KeyPath
 

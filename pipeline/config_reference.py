@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from evergreen.components.evaluator import metrics
+from evergreen.components.quantizer.settings import VARIANTS
 from evergreen.pipeline import settings
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.config_errors import inner_model, names
@@ -45,7 +46,7 @@ _PATH, _FUNCTION = "path", "`module:function`"
 def markdown() -> str:
     """Returns the reference as Markdown: a table for each section."""
     parts = [HEAD, *_section(Config, "")]
-    lists = {"metrics": metrics.names(), "variants": settings.VARIANTS, "stages": settings.STAGES}
+    lists = {"metrics": metrics.names(), "variants": VARIANTS, "stages": settings.STAGES}
     parts.append(TAIL.format(**{key: ", ".join(f"`{name}`" for name in found) for key, found in lists.items()}))
     return "".join(parts)
 

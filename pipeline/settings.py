@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from evergreen.components.quantizer.settings import VARIANTS
 from evergreen.pipeline import connection
 
 STAGES = (
@@ -111,12 +110,6 @@ def _metadata(text: str) -> str:
     return text
 
 
-def _variant(text: str) -> str:
-    if text not in VARIANTS:
-        raise expected("one of " + ", ".join(f"`{variant}`" for variant in VARIANTS))
-    return text
-
-
 def _stage(text: str) -> str:
     if text not in STAGES:
         raise expected("one of " + ", ".join(f"`{stage}`" for stage in STAGES))
@@ -126,7 +119,6 @@ def _stage(text: str) -> str:
 Text = Annotated[str, StringConstraints(min_length=1)]
 MetadataText = Annotated[str, AfterValidator(_metadata)]
 Name = Annotated[str, AfterValidator(_name)]
-Variant = Annotated[str, AfterValidator(_variant)]
 PathText = Annotated[str, StringConstraints(min_length=1), AfterValidator(_resolve)]
 FunctionText = Annotated[str, AfterValidator(_function)]
 Positive = Annotated[int, Field(ge=1)]
@@ -332,24 +324,6 @@ class EvaluateSettings(Section):
     bootstrap: Bootstrap = Field(default_factory=Bootstrap, description="How certain the comparison must be.")
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="The probability from which on a row counts as positive."
-    )
-
-
-class QuantizeSettings(Section):
-    """Gate 3: the TFLite variants."""
-
-    variants: list[Variant] = Field(
-        default_factory=lambda: ["float16", "dynamic_int8"], description="The variants that are made and measured."
-    )
-    max_drop: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="How much worse than the unquantized model a metric may be."
-    )
-    required: list[Variant] = Field(
-        default_factory=list,
-        description="Variants without which nothing is published; others are left out with a warning.",
-    )
-    publish: Variant | None = Field(
-        None, description="The variant that is published; by default the smallest that passed."
     )
 
 

@@ -27,6 +27,7 @@ class VersionRecord:
       bytes: size of the SavedModel's files, the manifest not counted.
       tflite_bytes: size of the paired TFLite model; None without one.
       tflite_variant: how it was quantized.
+      tflite_metrics: its metrics on the exam.
       name: the pipeline's name, like what follows from the manifest; None, or empty, without one.
       run: id of the pipeline run.
       span: newest span of its window.
@@ -45,6 +46,7 @@ class VersionRecord:
     bytes: int
     tflite_bytes: int | None = None
     tflite_variant: str | None = None
+    tflite_metrics: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
     run: str | None = None
     span: int | None = None
@@ -105,6 +107,7 @@ def _record(version: int, path: Path, live: bool, lite: Path | None) -> VersionR
         bytes=size,
         tflite_bytes=tflite_bytes,
         tflite_variant=(found.tflite or {}).get("variant") if tflite_bytes is not None else None,
+        tflite_metrics=(found.tflite or {}).get("metrics", {}) if tflite_bytes is not None else {},
         name=found.name,
         run=found.run,
         span=found.span,

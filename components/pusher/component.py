@@ -36,8 +36,9 @@ class Pusher(base_component.BaseComponent):
     """Publishes a model as a new version of a TensorFlow Serving base path, atomically and once.
 
     The SavedModel in the model's `Format-Serving/` becomes `<base_path>/<version>`; the quantized model that is marked
-    as chosen becomes `<base_path>_lite/<version>/model.tflite`. Both carry a manifest. A model whose blessing or
-    quantization report is negative is not published; one that is published already is not published again.
+    as chosen becomes `<base_path>_lite/<version>/model.tflite`, with name and version in its metadata. Both carry a
+    manifest. Where no quantized model is chosen and the report says so, the earlier ones are withdrawn. A model whose
+    blessing or quantization report is negative is not published; one that is published already is not published again.
 
     The output's custom properties are the stock Pusher's `pushed`, `pushed_version` (str) and `pushed_destination`, and
     `published` (1, or 0 where the same model was there already or a gate is closed), `span` and `message`.

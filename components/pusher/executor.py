@@ -87,6 +87,11 @@ class Executor(base_executor.BaseExecutor):
             metrics=_json_property(blessing, "metrics") or {},
             champion_on_span=_json_property(blessing, "champion_on_span") or None,
             tflite=Path(model_layout.serving_dir(tflite.uri)) / versions.TFLITE_FILE if tflite else None,
+            withdraw_tflite=any(
+                report.get_int_custom_property("withdraw") == 1
+                for report in input_dict.get("quantization_report") or []
+            ),
+            tflite_metrics=_json_property(tflite, "metrics") or {},
             tflite_variant=tflite.get_string_custom_property("quantization") if tflite else "",
         )
 

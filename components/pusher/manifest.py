@@ -38,7 +38,8 @@ class Manifest:
       metrics: the model's metrics on the exam, by name.
       champion_on_span: the earlier champion's metrics on the whole span before any training; None without a champion.
       restores: the version whose model a rollback has published again; None otherwise.
-      tflite: `{"variant": str, "bytes": int}` of the paired TFLite model; None without one.
+      tflite: `{"variant": str, "bytes": int, "metrics": dict}` of the paired TFLite model, the metrics where they are
+        known; None without one.
       bytes: size of the SavedModel.
     """
 

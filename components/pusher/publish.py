@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError, LockHeld, ModelRejected
-from evergreen.components.pusher import versions
+from evergreen.components.pusher import versions, withdrawal
 from evergreen.components.pusher.catalog import saved_model_bytes
 from evergreen.components.pusher.manifest import MANIFEST_FILE, Manifest, read_manifest, utc_time
 
@@ -51,6 +51,8 @@ class Candidate:
       champion_on_span: the earlier champion's metrics on the whole span; None without a champion.
       tflite: the chosen TFLite model's file; None to publish none.
       tflite_variant: how it was quantized.
+      tflite_metrics: its metrics on the exam, by name.
+      withdraw_tflite: without a TFLite model, whether the earlier versions' are to go.
     """
 
     saved_model: Path
@@ -66,6 +68,8 @@ class Candidate:
     champion_on_span: dict[str, Any] | None = None
     tflite: Path | None = None
     tflite_variant: str = ""
+    tflite_metrics: dict[str, Any] = field(default_factory=dict)
+    withdraw_tflite: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,10 @@ def publish(
             with suppress(OSError, EvergreenError):
                 _recover(base)
             raise
+        withdrawn = _withdraw(base)
         removed, warnings = _retain(base, keep)
-    return Outcome(version, path, True, True, f"Published as version {version}.", removed, warnings)
+    message = f"Published as version {version}."
+    return Outcome(version, path, True, True, message, removed, (*withdrawn, *warnings))
 
 
 def recover(base_path: atomic.StrPath, lock_seconds: float = LOCK_SECONDS) -> list[str]:
@@ -236,6 +242,7 @@ def _recover(base: Path) -> list[str]:
         # Nothing was ever published here: the base path is new, or its disk is not mounted. The TFLite versions that
         # lie beside it are then not ours to remove.
         return done
+    done += withdrawal.complete(base)
     entries = versions.list_entries(lite)
     for version in versions.lone_lite_versions(base):
         if (entries[version] / MANIFEST_FILE).is_file():
@@ -291,9 +298,13 @@ def _check_champion(base: Path, expected: str, examined_at: float | None) -> Non
 def _put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
     """Stages both copies, then shows them: the TFLite version first, the SavedModel's rename is the commit."""
     target = base / str(version)
-    tflite = None
+    tflite: dict[str, Any] | None = None
+    content = b""
     if candidate.tflite is not None:
-        tflite = {"variant": candidate.tflite_variant, "bytes": candidate.tflite.stat().st_size}
+        content = _stamped(candidate.tflite, {"name": candidate.name, "version": version})
+        tflite = {"variant": candidate.tflite_variant, "bytes": len(content)}
+        if candidate.tflite_metrics:
+            tflite["metrics"] = candidate.tflite_metrics
     manifest = Manifest(
         version=version,
         name=candidate.name,
@@ -318,14 +329,34 @@ def _put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
         lite_target = versions.lite_path(base) / str(version)
         atomic.make_directory(lite_target.parent)
         lite = atomic.stage(lite_target)
-        atomic.copy_file(candidate.tflite, lite / versions.TFLITE_FILE)
+        atomic.write_file(lite / versions.TFLITE_FILE, content)
         _write_manifest(lite, manifest)
     # A number that a server may have seen is never used again, even if this process dies between here and the commit.
     versions.write_highest(base, version)
     if lite is not None:
         atomic.commit(lite, lite_target)
+    elif candidate.withdraw_tflite:
+        withdrawal.announce(base, version)
     atomic.commit(staged, target)
     return target
+
+
+def _stamped(path: Path, values: dict[str, Any]) -> bytes:
+    """Returns a TFLite file with these values in its metadata; one that is not of our Quantizer stays as it is."""
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        return content
+    from evergreen.components.quantizer import lite_file  # brings the schema along, which few pushes need
+
+    return lite_file.stamp(content, values)
+
+
+def _withdraw(base: Path) -> tuple[str, ...]:
+    """Carries out an announced withdrawal; a failure here undoes no push, the next one tries again."""
+    try:
+        return tuple(withdrawal.complete(base))
+    except OSError as error:
+        return (f"The earlier TFLite versions could not be withdrawn, the next push tries again: {error}",)
 
 
 def _write_manifest(staged: Path, manifest: Manifest) -> None:
@@ -350,6 +381,7 @@ def _retain(base: Path, keep: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
             if version in lite:
                 atomic.remove(lite[version])
             removed.append(version)
+        withdrawal.forget(base, versions.list_entries(base))
     except OSError as error:
         return tuple(removed), (f"An old version could not be deleted, the next push tries again: {error}",)
     return tuple(removed), ()

@@ -1,26 +1,24 @@
-"""Runs one quantization: convert, answer the exam rows, judge, and hand on what passed."""
+"""Runs one quantization and hands on what passed."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
-from evergreen.components import model_layout, progress
-from evergreen.components.evaluator import metrics
+from evergreen.components import model_layout
 from evergreen.components.evaluator.settings import EvaluateSettings
-from evergreen.components.quantizer import convert, exam, interpreter, measure, report
-from evergreen.components.quantizer.settings import BASELINE, QuantizeSettings
+from evergreen.components.quantizer import page, quantization, report
+from evergreen.components.quantizer.settings import QuantizeSettings
 
-REPORT_FILE = "report.json"
-MODEL_FILE = "model.tflite"
+REPORT_FILE, PAGE_FILE = "report.json", "report.html"
+# TensorFlow Serving reads the one name, TensorFlow Model Analysis the other.
+MODEL_FILES = ("model.tflite", "tflite")
 
 _log = logging.getLogger(__name__)
 
@@ -33,86 +31,22 @@ class Executor(base_executor.BaseExecutor):
         settings = QuantizeSettings.from_json(exec_properties["settings"])
         evaluate = EvaluateSettings.from_json(exec_properties["evaluate_settings"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
-        core = model_layout.core_dir(artifact_utils.get_single_uri(input_dict["model"]))
+        uris = {name: artifact_utils.get_single_uri(input_dict[name]) for name in _MODEL_INPUTS}
         contents: dict[str, bytes] = {}
         if not settings.variants:
             result = report.nothing_to_do(settings, examples.span, "not quantized: no variants are configured")
-        elif not model_layout.is_saved_model(core):
+        elif not model_layout.is_saved_model(model_layout.core_dir(uris["model"])):
             result = report.nothing_to_do(settings, examples.span, "not quantized: the model came from run_fn")
         else:
-            contents, failures = _convert(core, settings)
-            result = _measure(input_dict, examples, settings, evaluate, contents, failures)
+            inputs = quantization.Inputs(examples=examples.uri, span=examples.span, **uris)
+            result, contents = quantization.quantize(inputs, settings, evaluate)
         _write_models(output_dict["models"], result, contents)
         _write_report(artifact_utils.get_single_instance(output_dict["report"]), result)
         for sentence in report.left_out(result):
             _log.warning(sentence)
 
 
-def _convert(core: str, settings: QuantizeSettings) -> tuple[dict[str, bytes], dict[str, str]]:
-    contents, failures = {}, {}
-    for variant in report.needs_baseline(settings):
-        progress.report(None, f"converting to {variant}")
-        try:
-            contents[variant] = convert.convert(core, variant)
-        except convert.ConversionFailed as failure:
-            failures[variant] = str(failure)
-    return contents, failures
-
-
-def _measure(
-    input_dict: dict[str, list],
-    examples: standard_artifacts.Examples,
-    settings: QuantizeSettings,
-    evaluate: EvaluateSettings,
-    contents: dict[str, bytes],
-    failures: dict[str, str],
-) -> report.Report:
-    recorded, reference = exam.reference(artifact_utils.get_single_uri(input_dict["evaluation"]))
-    transform_graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
-    models = {variant: interpreter.LiteModel(content) for variant, content in contents.items()}
-    features = sorted({name for model in models.values() for name in model.input_names})
-    progress.report(None, "answering the exam rows")
-    batches = exam.batches(examples.uri, transform_graph, evaluate.label, features)
-    labels, predictions = _answer(models, batches, failures)
-    exam.check_same_rows(labels, recorded)
-
-    names = tuple(dict.fromkeys([*evaluate.metrics, *settings.max_drop]))
-    threshold = evaluate.threshold
-    reference_metrics = metrics.compute(names, labels, reference, threshold)
-    rows = []
-    for variant in report.needs_baseline(settings):
-        measurement = None
-        if variant in predictions:
-            measurement = measure.compare(predictions[variant], reference, labels, reference_metrics, threshold)
-        rows.append(
-            report.variant_row(
-                variant,
-                settings,
-                size=len(contents[variant]) if variant in contents else None,
-                baseline_size=len(contents[BASELINE]) if BASELINE in contents else None,
-                measurement=measurement,
-                failure=failures.get(variant, ""),
-                dynamic_batch=models[variant].dynamic_batch if variant in models else True,
-            )
-        )
-    return report.build(settings, rows, reference_metrics, examples.span, len(labels), threshold)
-
-
-def _answer(
-    models: dict[str, interpreter.LiteModel], batches: Iterable[exam.Batch], failures: dict[str, str]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Lets every model answer every batch, reading the rows once; a model that fails goes into `failures`."""
-    read = [np.empty(0)]
-    answers: dict[str, list[np.ndarray]] = {variant: [] for variant in models}
-    for features, labels in batches:
-        read.append(labels)
-        for variant in list(answers):
-            try:
-                answers[variant].append(models[variant].predict(features))
-            except (RuntimeError, ValueError) as error:
-                del answers[variant]
-                failures[variant] = f"the interpreter fails: {str(error).splitlines()[0]}"
-    return np.concatenate(read), {variant: np.concatenate(parts) for variant, parts in answers.items() if parts}
+_MODEL_INPUTS = ("model", "transform_graph", "evaluation")
 
 
 def _write_models(models: list[standard_artifacts.Model], result: report.Report, contents: dict[str, bytes]) -> None:
@@ -131,16 +65,20 @@ def _write_models(models: list[standard_artifacts.Model], result: report.Report,
         model.set_int_custom_property("chosen", int(variant == result["chosen"]))
         folder = model_layout.serving_dir(model.uri)
         fileio.makedirs(folder)
-        with fileio.open(os.path.join(folder, MODEL_FILE), "wb") as file:
-            file.write(contents[variant])
+        for name in MODEL_FILES:
+            with fileio.open(os.path.join(folder, name), "wb") as file:
+                file.write(contents[variant])
         models.append(model)
 
 
 def _write_report(artifact: Any, result: report.Report) -> None:
     with fileio.open(os.path.join(artifact.uri, REPORT_FILE), "w") as file:
-        file.write(json.dumps(result, indent=1))
+        file.write(json.dumps(result, indent=1, allow_nan=False))
+    with fileio.open(os.path.join(artifact.uri, PAGE_FILE), "w") as file:
+        file.write(page.render(result))
     artifact.span = result["span"]
     artifact.chosen = result["chosen"] or ""
     artifact.set_int_custom_property("passed", int(result["passed"]))
+    artifact.set_int_custom_property("withdraw", int(result["chosen"] is None and result["when_none"] == "withdraw"))
     artifact.set_string_custom_property("reason", result["reason"])
-    artifact.set_string_custom_property("table", json.dumps(result))
+    artifact.set_string_custom_property("table", json.dumps(report.summary(result)))

@@ -61,6 +61,21 @@ class TransformGraph:
         """The loaded SavedModel, which a SavedModel that applies the graph must hold on to for its tables."""
         return self._loader._imported
 
+    @property
+    def function(self) -> Any:
+        """The concrete function of the transform graph."""
+        return self._loader._wrapped_function
+
+    @property
+    def inputs(self) -> Tensors:
+        """The raw features in the function's graph, sparse where they may be absent."""
+        return dict(self._loader._structured_inputs)
+
+    @property
+    def outputs(self) -> Tensors:
+        """The transformed features in the function's graph."""
+        return dict(self._loader.structured_outputs)
+
     def parsing_spec(self, names: Iterable[str]) -> dict[str, Any]:
         """Returns the parsing spec of the raw features that some transformed features need.
 

@@ -61,7 +61,7 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
             _label(record, config),
             _measured(record, metric),
             size(record.bytes),
-            f"{size(record.tflite_bytes)} {record.tflite_variant or ''}".strip() if record.tflite_bytes else "",
+            _tflite(record, metric),
             _note(record),
         ]
         for record in records
@@ -80,6 +80,18 @@ def _measured(record: catalog.VersionRecord, metric: str) -> str:
     if exam is None:
         return ""
     return number(exam) + (f" [{number(before)}]" if before is not None else "")
+
+
+def _tflite(record: catalog.VersionRecord, metric: str) -> str:
+    if not record.tflite_bytes:
+        return ""
+    measured = record.tflite_metrics.get(metric)
+    words = [
+        size(record.tflite_bytes),
+        record.tflite_variant or "",
+        "" if measured is None else f"({number(measured)})",
+    ]
+    return " ".join(word for word in words if word)
 
 
 def _note(record: catalog.VersionRecord) -> str:

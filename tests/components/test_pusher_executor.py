@@ -206,3 +206,32 @@ def test_the_stock_runner_runs_it_and_an_empty_champion_is_no_champion(tmp_path)
         pushed = handle.store.get_artifacts_by_type("PushedModel")
     live = [a for a in pushed if a.custom_properties["published"].int_value == 1]
     assert [int(a.custom_properties["pushed_version"].string_value) for a in live] == list(versions.list_entries(base))
+
+
+def test_the_tflite_version_carries_its_metrics_name_and_number(world, tmp_path):
+    from evergreen.components.quantizer import lite_file
+
+    model = lite_file.schema.ModelT()
+    model.version, model.buffers, model.subgraphs = 3, [lite_file.schema.BufferT()], []
+    lite_file.put_metadata(model, {"variant": "int8"})
+    content = lite_file.write(model)
+    chosen = world.inputs["quantized_models"][1]
+    Path(chosen.uri, "Format-Serving", "model.tflite").write_bytes(content)
+    chosen.set_string_custom_property("metrics", json.dumps({"auc": 0.7}))
+    world.push()
+    record = catalog.list_versions(world.base)[0]
+    published = (versions.lite_path(world.base) / str(record.version) / "model.tflite").read_bytes()
+    assert lite_file.metadata(published) == {"variant": "int8", "name": "flights", "version": record.version}
+    assert (record.tflite_metrics, record.tflite_bytes) == ({"auc": 0.7}, len(published))
+    assert catalog.live_manifest(world.base).tflite["bytes"] == len(published)
+
+
+def test_no_variant_that_passed_withdraws_the_earlier_ones(world):
+    first = world.push()
+    lite = versions.lite_path(world.base)
+    assert list(versions.list_entries(lite)) == [int(first.get_string_custom_property("pushed_version"))]
+    world.inputs["quantization_report"][0].set_int_custom_property("withdraw", 1)
+    world.model.id, world.model.mlmd_artifact.create_time_since_epoch = 13, 6000
+    second = world.push(quantized_models=[])
+    assert second.get_int_custom_property("published") == 1
+    assert list(versions.list_entries(lite)) == []

@@ -478,3 +478,47 @@ def test_nothing_here_imports_tensorflow_beam_or_tfx():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def withdrawing(project, number):
+    """A candidate of which no TFLite variant passed."""
+    return dataclasses.replace(project.candidate(number, tflite=False), withdraw_tflite=True)
+
+
+def test_without_a_variant_the_earlier_tflite_versions_are_withdrawn(project):
+    project.push(1)
+    project.push(2)
+    outcome = publish.publish(project.base, withdrawing(project, 3), keep=3, now=lambda: 2000.0)
+    assert project.held() == ([1001, 1002, 2000], [])
+    assert [word for word in outcome.warnings if "1002" in word]
+    assert (project.lite / "withdrawn-1002" / "model.tflite").read_bytes() == b"tflite 2"
+    project.now = 3000.0
+    project.push(4, keep=2)
+    assert project.held() == ([2000, 3001], [3001])
+    assert not list(project.lite.glob("withdrawn-*")), "retention took their SavedModels"
+
+
+def test_a_withdrawal_that_was_killed_is_completed_by_the_next_push(project, monkeypatch):
+    project.push(1)
+    with monkeypatch.context() as patch:
+        # As if killed behind the commit.
+        patch.setattr(publish, "_withdraw", lambda base: ())
+        publish.publish(project.base, withdrawing(project, 2), keep=3, now=lambda: 2000.0)
+    assert project.held() == ([1001, 2000], [1001])
+    assert any("Withdrew" in sentence for sentence in publish.recover(project.base))
+    assert project.held() == ([1001, 2000], [])
+
+
+def test_a_withdrawal_whose_version_never_came_is_dropped(project, monkeypatch):
+    project.push(1)
+
+    def refuse(staging, target):
+        raise OSError(errno.EIO, "Input/output error", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "commit", refuse)
+        with pytest.raises(EvergreenError):
+            publish.publish(project.base, withdrawing(project, 2), keep=3, now=lambda: 2000.0)
+    assert publish.recover(project.base) == []
+    assert project.held() == ([1001], [1001])
+    assert not (project.lite / ".withdraw").exists()

@@ -106,3 +106,76 @@ def test_nothing_to_quantize_is_no_failure_unless_required():
     closed = report.nothing_to_do(QuantizeSettings(required=("float16",)), 4, why)
     assert not closed["passed"]
     assert closed["reason"] == f"{why}, and `quantize.required` names float16"
+
+
+def test_none_passing_closes_the_gate_where_that_is_configured():
+    failures = dict.fromkeys(SIZES, "conversion failed: no such op")
+    result = quantized(QuantizeSettings(max_drop=BOUND, when_none="refuse"), {}, {}, failures)
+    assert (result["passed"], result["chosen"]) == (False, None)
+    assert "`quantize.when_none` is refuse" in result["reason"]
+    passing = quantized(QuantizeSettings(when_none="refuse"), SIZES, dict.fromkeys(SIZES, 0.7))
+    assert passing["passed"]
+
+
+def bounded(size=500, ratio=1.0, difference=0.01, **bounds):
+    found = Measurement({"auc": 0.7}, {"auc": 0.0}, difference, 0.001, 2, 0)
+    settings = QuantizeSettings(**bounds)
+    return report.variant_row("float16", settings, size, 1000, found, details={"latency_ratio": ratio})["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "over", "words"),
+    [
+        ({"max_bytes": 500}, {"size": 501}, "501 bytes, more than 500"),
+        ({"max_latency_ratio": 1.0}, {"ratio": 1.5}, "takes 1.50 times as long as float32, more than 1 allows"),
+        ({"max_abs_difference": 0.01}, {"difference": 0.02}, "an answer differs by 0.02, more than 0.01 allows"),
+    ],
+)
+def test_each_bound_has_its_sentence(bounds, over, words):
+    assert bounded(**bounds) == []
+    (reason,) = bounded(**bounds, **over)
+    assert words in reason
+
+
+def test_a_latency_that_is_not_known_is_not_proven():
+    assert "is not known" in bounded(ratio=None, max_latency_ratio=2.0)[0]
+
+
+def test_the_fastest_is_chosen_where_that_is_preferred():
+    rows = [
+        report.variant_row(name, QuantizeSettings(), size, 1000, measured(), details={"latency_ratio": ratio})
+        for name, size, ratio in (("float16", 500, 0.9), ("dynamic_int8", 250, 1.1))
+    ]
+    chosen = {
+        prefer: report.build(QuantizeSettings(prefer=prefer), rows, {"auc": 0.7}, 4, 100, 0.5)["chosen"]
+        for prefer in ("smallest", "fastest")
+    }
+    assert chosen == {"smallest": "dynamic_int8", "fastest": "float16"}
+
+
+def test_excess_is_a_multiple_of_the_bound_that_is_broken_most():
+    settings = QuantizeSettings(max_drop={"auc": 0.01}, max_abs_difference=0.1)
+    found = Measurement({"auc": 0.68}, {"auc": 0.02}, 0.05, 0.001, 2, 0)
+    assert report.excess(found, settings) == pytest.approx(2.0)
+    assert report.excess(measured(math.nan, not_finite=1), settings) == math.inf
+    assert report.excess(found, QuantizeSettings()) == 0
+
+
+def test_the_user_is_told_what_the_variants_could_not_do():
+    details = {"selective_result": "int8 could not be saved by leaving its 2 worst layers in float"}
+    settings = QuantizeSettings(variants=("int8",), max_bytes=100)
+    row = report.variant_row("int8", settings, 500, 1000, measured(), details=details)
+    about = {"inputs": "transformed", "inputs_reason": "the preprocessing cannot be converted: tf.StringLower"}
+    result = report.build(settings, [row], {"auc": 0.7}, 4, 100, 0.5, about)
+    assert report.left_out(result) == [
+        "the TFLite variants take transformed features: the preprocessing cannot be converted: tf.StringLower",
+        "the variant int8 is left out: 500 bytes, more than 100 (`quantize.max_bytes`) allows",
+        "int8 could not be saved by leaving its 2 worst layers in float",
+    ]
+
+
+def test_the_summary_leaves_out_what_only_the_file_holds():
+    row = report.variant_row("float16", QuantizeSettings(), 500, 1000, measured(), details={"weights": [1], "flips": 3})
+    whole = report.build(QuantizeSettings(), [row], {"auc": 0.7}, 4, 100, 0.5)
+    (short,) = report.summary(whole)["variants"]
+    assert set(row) - set(short) == {"weights"}

@@ -23,6 +23,7 @@ def lived(build_once) -> world.Project:
 
     def build(folder: Path) -> None:
         project = world.flights_project(folder / "flights")
+        project.change(quantize={"variants": ["float32", "float16", "dynamic_int8", "int8"]})
         world.deliver(project, [1, 2, 3])
         first = project.evergreen("run")
         (folder / "first.txt").write_text(first.text)
@@ -117,6 +118,71 @@ def test_the_live_version_answers_raw_rows_and_serialized_examples_alike(lived):
     assert np.ptp(raw) > 0
 
 
+def test_the_tflite_version_answers_five_thousand_raw_rows_like_the_server(lived):
+    import numpy as np
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+
+    from evergreen.components.quantizer import lite_file
+    from evergreen.components.quantizer.interpreter import LiteModel
+    from evergreen.components.span_records import property_value
+    from evergreen.pipeline.config import load
+    from evergreen.pipeline.store import Store
+
+    version = lived.versions()[0]
+    folder = lived.base_path.with_name("serving_lite") / str(version["version"])
+    about = lite_file.metadata((folder / "model.tflite").read_bytes())
+    assert (about["inputs"], about["name"], about["version"]) == ("raw", "flights", version["version"])
+    assert about["features"]["carrier"]["missing"] == ""
+
+    served = tf.saved_model.load(version["path"]).signatures["predict_raw"]
+    signature = served.structured_input_signature[1]
+    assert set(about["features"]) == set(signature)
+    table = pq.read_table(lived.spans / "4" / "flights.parquet").to_pylist()
+    random = np.random.default_rng(0)
+    columns = {}
+    for name, spec in signature.items():
+        missing = {tf.string: b"", tf.float32: float("nan"), tf.int64: -(2**63)}[spec.dtype]
+        values = [missing if row[name] is None else row[name] for row in table]
+        values = [values[index] for index in random.integers(len(values), size=5000)]
+        # A twentieth is missing, and as many tokens are in no vocabulary.
+        chance = random.random(5000)
+        unknown = "never seen" if spec.dtype == tf.string else missing
+        values = [missing if c < 0.05 else unknown if c > 0.95 else v for c, v in zip(chance, values, strict=True)]
+        columns[name] = np.array(values, np.bytes_ if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)[:, None]
+    expected = served(**{name: tf.constant(column) for name, column in columns.items()})["predictions"].numpy()
+    assert np.ptp(expected) > 0.01
+
+    config = load(lived.config_file)
+    models = Store(config.connection, config.name).mlmd.get_artifacts_by_type("Model")
+    newest = {property_value(model, "quantization"): model.uri for model in sorted(models, key=lambda one: one.id)}
+    for variant, bound in (("float32", 1e-5), ("float16", 2e-3), ("dynamic_int8", 0.02), ("int8", 0.05)):
+        model = LiteModel(f"{newest[variant]}/Format-Serving/model.tflite")
+        assert np.abs(model.predict(columns) - expected).max() < bound, variant
+
+
+def test_the_variants_of_a_model_of_half_a_million_parameters_are_small_and_good(lived):
+    from evergreen.pipeline.config import load
+    from evergreen.pipeline.store import Store
+
+    config = load(lived.config_file)
+    reports = Store(config.connection, config.name).mlmd.get_artifacts_by_type("QuantizationReport")
+    newest = max(reports, key=lambda one: one.id)
+    report = json.loads(Path(newest.uri, "report.json").read_text())
+    assert report["inputs"] == "raw"
+    rows = {row["variant"]: row for row in report["variants"]}
+    weights = {variant: row["parts"]["weights"] for variant, row in rows.items()}
+    assert weights["float32"] > 4 * 400_000
+    assert weights["float16"] / weights["float32"] == pytest.approx(0.5, abs=0.005)
+    assert weights["int8"] / weights["float32"] <= 0.26
+    assert rows["float16"]["ratio"] <= 0.53
+    assert max(rows["dynamic_int8"]["ratio"], rows["int8"]["ratio"]) <= 0.30
+    assert rows["float32"]["largest_difference"] < 1e-5
+    assert rows["float16"]["loss"]["auc"] <= 0.002
+    assert rows["int8"]["loss"]["auc"] <= 0.005
+    assert rows["int8"]["float_operators"] == []
+
+
 def test_runs_tell_span_result_and_stages(lived):
     newer, older = lived.runs()
     assert (older["result"], newer["result"]) == ("published", "published")
@@ -140,7 +206,9 @@ def test_ml_metadata_holds_the_names_that_others_rely_on(lived):
     assert {property_value(p, "span") for p in pushed} == {3, 4}
     assert all(property_value(p, "pushed_destination") for p in pushed)
     quantized = [a for a in store.get_artifacts_by_type("Model") if property_value(a, "quantization")]
-    assert {property_value(a, "quantization") for a in quantized} == {"float16", "dynamic_int8"}
+    assert {property_value(a, "quantization") for a in quantized} == {
+        *("float32", "float16", "dynamic_int8", "int8"),
+    }
     assert store.get_artifacts_by_type("QuantizationReport")
     context = store.get_context_by_type_and_name("pipeline_run", lived.runs()[0]["id"])
     for name in ("trigger", "span", "attempt", "result", "code_version"):
