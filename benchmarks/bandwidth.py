@@ -23,8 +23,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
-EXAMPLE = HERE.parent / "examples" / "flights"
-sys.path += [str(HERE), str(EXAMPLE)]
+sys.path += [str(HERE), str(HERE.parent / "examples" / "flights")]
 
 import network_hosts  # noqa: E402
 import training_data  # noqa: E402
@@ -52,40 +51,17 @@ def train(work: Path, out: Path, strategy: str, steps: int) -> None:
       steps: how many.
     """
     from evergreen.components.trainer import executor
-    from evergreen.components.trainer.request import Examples, Request
-    from evergreen.components.trainer.settings import TrainerSettings
 
-    splits = (training_data.TRAIN, training_data.VALIDATION)
     settings = {
-        "model": "model:build_model",
         "strategy": strategy,
         "steps": steps,
         "global_batch_size": BATCH,
-        "checkpoint_every": 0,
-        "hyperparameters": hyperparameters(),
         "max_restarts": 0,
         # A link may be busy with gradients for longer than a status takes.
         "cluster": {"timeout": 120},
     }
-    request = Request(
-        settings=TrainerSettings.from_dict(settings),
-        project_dir=str(EXAMPLE),
-        label="late",
-        newest_span=1,
-        examples=(Examples(str(training_data.raw_dir(work)), 1, 1, splits),),
-        transform_graph=str(training_data.graph_dir(work)),
-        schema="",
-        model_dir=str(out / "model"),
-        run_dir=str(out / "run"),
-    )
-    (out / "report.json").write_text(json.dumps(executor.train(request)), encoding="utf-8")
-
-
-def hyperparameters() -> dict[str, Any]:
-    """Returns those of the example's configuration."""
-    from evergreen.pipeline import config
-
-    return dict(config.load(EXAMPLE / "evergreen.yaml").trainer.hyperparameters)
+    report = executor.train(training_data.request(work, out, settings))
+    (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 class Cluster:
@@ -113,7 +89,9 @@ class Cluster:
             with open(self._folder / f"{self.hosts[number].name}.log", "w", encoding="utf-8") as log:
                 command = self.hosts[number].command([sys.executable, "-c", _WORKER, "worker"])
                 self._workers.append(
-                    subprocess.Popen(command, env=self._environment(number), cwd=EXAMPLE, stdout=log, stderr=log)
+                    subprocess.Popen(
+                        command, env=self._environment(number), cwd=training_data.EXAMPLE, stdout=log, stderr=log
+                    )
                 )
         return self
 

@@ -37,6 +37,36 @@ def read(folder: Path, steps: int) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
+def threads(folder: Path) -> dict[str, list[tuple[str, float, float]]]:
+    """Reads what every thread did.
+
+    Args:
+      folder: where the trace lies, at any depth.
+
+    Returns:
+      By thread its events in the order of their beginnings: the kind of operation, its begin and end in milliseconds.
+      Only the executor's threads and those of tf.data that did something.
+    """
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    for path in sorted(folder.rglob("*.xplane.pb")):
+        for plane in _planes(path):
+            for line in plane.lines:
+                if line.name.startswith((_THREADS, _INPUT)) and line.events:
+                    base = line.timestamp_ns * 1e-6
+                    found[f"{line.name} {line.id}"] = sorted(
+                        (
+                            (
+                                plane.event_metadata[event.metadata_id].name.rpartition(":")[2],
+                                base + event.offset_ps * _PS_TO_MS,
+                                base + _end(event) * _PS_TO_MS,
+                            )
+                            for event in line.events
+                        ),
+                        key=lambda event: (event[1], -event[2]),
+                    )
+    return found
+
+
 def _planes(path: Path) -> Any:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

@@ -5,7 +5,7 @@ Every tenth row of the months is a validation row. Written once, before any cloc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 TRAIN, VALIDATION = "train", "validation"
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flights"
+LABEL = "late"
 _EVERY = 10
 
 
@@ -65,6 +67,41 @@ def write(work: Path, months: Iterable[int]) -> None:
         _write_records(folder / f"Split-{VALIDATION}", made[::_EVERY])
         _write_records(folder / f"Split-{TRAIN}", [row for number, row in enumerate(made) if number % _EVERY])
     done.touch()
+
+
+def request(work: Path, out: Path, settings: Mapping[str, Any]) -> Any:
+    """Asks for a training of the example's model on the rows.
+
+    Args:
+      work: from `write`.
+      out: where the model and its run go.
+      settings: of the Trainer, beside the model and its hyperparameters.
+
+    Returns:
+      A `evergreen.components.trainer.request.Request`.
+    """
+    from evergreen.components.trainer.request import Examples, Request
+    from evergreen.components.trainer.settings import TrainerSettings
+
+    values = {"model": "model:build_model", "hyperparameters": hyperparameters(), "checkpoint_every": 0, **settings}
+    return Request(
+        settings=TrainerSettings.from_dict(values),
+        project_dir=str(EXAMPLE),
+        label=LABEL,
+        newest_span=1,
+        examples=(Examples(str(raw_dir(work)), 1, 1, (TRAIN, VALIDATION)),),
+        transform_graph=str(graph_dir(work)),
+        schema=str(schema_dir(work) / "schema.pbtxt"),
+        model_dir=str(out / "model"),
+        run_dir=str(out / "run"),
+    )
+
+
+def hyperparameters() -> dict[str, Any]:
+    """Returns those of the example's configuration."""
+    from evergreen.pipeline import config
+
+    return dict(config.load(EXAMPLE / "evergreen.yaml").trainer.hyperparameters)
 
 
 def _encode(columns: dict[str, np.ndarray], schema: Any) -> list[bytes]:

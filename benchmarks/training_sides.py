@@ -22,7 +22,7 @@ sys.path += [str(HERE), str(EXAMPLE)]
 
 import training_data  # noqa: E402
 
-LABEL = "late"
+LABEL = training_data.LABEL
 SPLITS = (training_data.TRAIN, training_data.VALIDATION)
 _CALL = 50  # steps of a graph call of the side `memory`
 
@@ -79,11 +79,8 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
 def ours(options: argparse.Namespace) -> dict[str, Any]:
     """Runs our Trainer."""
     from evergreen.components.trainer import devices, training
-    from evergreen.components.trainer.request import Examples, Request
-    from evergreen.components.trainer.settings import TrainerSettings
 
-    values = {
-        "model": "model:build_model",
+    settings = {
         "strategy": options.strategy,
         "devices": options.devices,
         "global_batch_size": options.batch,
@@ -91,21 +88,9 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "hyperparameters": options.hyperparameters,
         "profile": options.profile,
         "threads": options.threads,
-        "checkpoint_every": 0,
     }
-    settings = TrainerSettings.from_dict(values)
-    devices.configure(settings)
-    request = Request(
-        settings=settings,
-        project_dir=str(EXAMPLE),
-        label=LABEL,
-        newest_span=1,
-        examples=(Examples(str(training_data.raw_dir(options.work)), 1, 1, SPLITS),),
-        transform_graph=str(training_data.graph_dir(options.work)),
-        schema=str(training_data.schema_dir(options.work) / "schema.pbtxt"),
-        model_dir=str(options.out / "model"),
-        run_dir=str(options.out / "run"),
-    )
+    request = training_data.request(options.work, options.out, settings)
+    devices.configure(request.settings)
     report = training.run(request)
     seconds = report["seconds"]
     return {

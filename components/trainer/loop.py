@@ -53,6 +53,7 @@ class Outcome:
       checkpoints: how many it wrote.
       staleness: under `parameter_server` with `async`, how many updates were computed from weights so many updates old.
       worker_losses: workers that died and were started again.
+      peak_bytes: the most memory that was held at once; see `report.peak_bytes`.
     """
 
     steps: int = 0
@@ -69,6 +70,7 @@ class Outcome:
     checkpoints: int = 0
     staleness: dict[int, int] = field(default_factory=dict)
     worker_losses: int = 0
+    peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class Loop:

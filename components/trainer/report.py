@@ -106,7 +106,7 @@ def build(
         "rows": {"train": training.rows, "validation": validation.rows},
         "rows_by_span": _by_span(training, validation),
         "epochs": round(outcome.steps * settings.global_batch_size / max(training.rows, 1), 2),
-        "peak_bytes": peak_bytes(devices),
+        "peak_bytes": outcome.peak_bytes,
         "cached_bytes": training.cached_bytes + validation.cached_bytes,
         "step_ms": {"p50": round(p50, 3), "p90": round(float(np.percentile(step_ms, 90)), 3)},
         "step_parts_ms": step_parts(outcome),
@@ -142,6 +142,12 @@ def step_parts(outcome: Outcome) -> dict[str, float | None]:
     }
 
 
+def reset_peak() -> None:
+    """Lets `peak_bytes` count from now on, where the system allows it."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
 def peak_bytes(devices: Sequence[str]) -> dict[str, int]:
     """Returns the most memory that was held at once, in bytes.
 
@@ -149,13 +155,23 @@ def peak_bytes(devices: Sequence[str]) -> dict[str, int]:
       devices: device names; the allocator of each GPU counts what TensorFlow held there.
 
     Returns:
-      By device; on CPUs `process`, which is all memory that the process ever held at once.
+      By device; on CPUs `process`, which is all memory that the process held at once since `reset_peak`.
     """
     import tensorflow as tf
 
     gpus = [name for name in devices if name.startswith("GPU")]
     found = {name: int(tf.config.experimental.get_memory_info(name)["peak"]) for name in gpus}
-    return found or {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return found or {"process": _process_peak()}
+
+
+def _process_peak() -> int:
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            (line,) = (line for line in file if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        # Not on Linux: there a child's figure begins with its parent's.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe(report: Mapping[str, Any]) -> list[str]:

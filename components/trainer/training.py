@@ -144,6 +144,7 @@ def _train(
             training, validation = _rows(request, graph, features)
         board = report.TensorBoard(request.run_dir)
         keeper = checkpoints.Keeper(checkpoints.folder(request), settings.checkpoint_every, request.chief)
+        report.reset_peak()
         with phases.phase("fit", "tracing the training step"):
             try:
                 arguments = (
@@ -166,6 +167,7 @@ def _train(
             except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
                 raise user_model.training_error(spec, error) from error
         watch.close()
+        outcome.peak_bytes = report.peak_bytes(devices)
         board.close()
     if not request.chief:
         return {"steps": outcome.steps}

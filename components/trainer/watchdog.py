@@ -53,8 +53,9 @@ class Watchdog:
         self._replace = replace
         self._ended = threading.Event()
         self._begin = time.monotonic()
-        # When each task was last known to answer; a task that never did has as long as a start takes.
+        # When each task was last known to be there. One that has never answered has as long as a start takes.
         self._heard: dict[Task, float] = {}
+        self._known: set[Task] = set()
 
     def __enter__(self) -> Watchdog:
         if _end is not None:
@@ -67,29 +68,38 @@ class Watchdog:
     def _look(self) -> None:
         tasks = [task for task in self._plan.tasks() if task != self._plan.task]
         while not self._ended.wait(_LOOK_S):
-            quiet = time.monotonic() - max(self._begin, progress.last_report())
+            now = time.monotonic()
+            quiet = now - max(self._begin, progress.last_report())
             if quiet < min(QUIET_S, self._timeout):
-                self._heard.clear()  # whoever was silent before has been heard, for there are steps
-                self._begin = max(self._begin, progress.last_report())
+                for task in tasks:  # whoever is known to be there is heard by the steps that are made
+                    if task in self._known:
+                        self._heard[task] = now
+                    else:
+                        self._ask(task)
                 continue
-            silent = [task for task in tasks if self._is_silent(task)]
+            silent = [task for task in tasks if not self._ask(task) and self._is_lost(task)]
             if self._ended.is_set():
                 return
             for task in silent:
                 if not self._replace(task):
                     address = self._plan.address(task)
                     self._lost(f"{task} of the training cluster at {address} has not answered for {self._timeout} s")
-                self._heard[task] = time.monotonic() + cluster.START_S  # the new process has that long to start
+                self._known.discard(task)
+                self._heard[task] = time.monotonic()
             if not silent and quiet > STUCK * self._timeout:
                 self._lost(f"the training has made no step for {quiet:.0f} s, and every task of its cluster answers")
 
-    def _is_silent(self, task: Task) -> bool:
-        """Asks a task; tells whether it has been silent for too long."""
-        if cluster.answers(self._plan.address(task)):
+    def _ask(self, task: Task) -> bool:
+        """Asks a task for its status; tells whether it answers."""
+        answered = cluster.answers(self._plan.address(task))
+        if answered:
+            self._known.add(task)
             self._heard[task] = time.monotonic()
-            return False
-        since = self._heard.setdefault(task, time.monotonic())
-        return time.monotonic() - since >= self._timeout
+        return answered
+
+    def _is_lost(self, task: Task) -> bool:
+        limit = self._timeout if task in self._known else cluster.START_S
+        return time.monotonic() - self._heard.get(task, self._begin) >= limit
 
     def _lost(self, reason: str) -> None:
         _log.warning("%s", reason)
