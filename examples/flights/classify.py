@@ -59,8 +59,9 @@ class Classifier:
             print(f"not read by the model: {', '.join(unknown)}", file=sys.stderr)
         (answer,) = self._runner(**{name: self._value(name, row.get(name)) for name in self._inputs}).values()
         scale, zero = self._output["quantization"]
-        # An int8 model answers in steps.
-        return float((answer[0, 0] - zero) * scale if scale else answer[0, 0])
+        # An int8 model answers in steps; as a Python number, for its difference from the zero point needs nine bits.
+        value = float(answer[0, 0])
+        return (value - zero) * scale if scale else value
 
     def _value(self, name: str, value: object) -> np.ndarray:
         feature = self.about["features"][name]

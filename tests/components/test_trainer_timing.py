@@ -46,7 +46,8 @@ def test_input_that_is_slow_shows_as_input():
     data = tf.data.Dataset.from_tensors(1.0).repeat().map(slowly)
     iterator = iter(data)
     seconds = run(clock, lambda: clock.next_batch(iterator))
-    assert SLOW_S * CALLS <= clock.input_s <= seconds
+    # The iterator may fetch the first batch ahead.
+    assert SLOW_S * (CALLS - 1) <= clock.input_s <= seconds
     assert clock.communication_s == 0.0
 
 
