@@ -191,8 +191,9 @@ def describe(report: Mapping[str, Any]) -> list[str]:
     parts = [f"{name} {ms:.3g}" for name, ms in report["step_parts_ms"].items() if ms is not None]
     told = f" (mean: {', '.join(parts)} ms)" if parts else ""
     waiting = "" if report["input_share"] is None else f"; {report['input_share']:.1%} of the time waiting for input"
+    counted = f"{replicas} replica{'s' * (replicas != 1)}"
     lines = [
-        f"strategy {report['strategy']}: {replicas} replicas on {devices}; batch {batch}, {share} for each replica",
+        f"strategy {report['strategy']}: {counted} on {devices}; batch {batch}, {share} for each replica",
         f"step: p50 {step['p50']:.3g} ms, p90 {step['p90']:.3g} ms{told}",
         f"{report['examples_per_second']:,.0f} examples per second{waiting}",
         f"{report['steps']} steps from step {report['resumed_from']} on, {report['checkpoints']} checkpoints, "
