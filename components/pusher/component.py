@@ -39,7 +39,7 @@ class Pusher(base_component.BaseComponent):
     The SavedModel in the model's `Format-Serving/` becomes `<base_path>/<version>`; the quantized model that is marked
     as chosen becomes `<base_path>_lite/<version>/model.tflite`, with name and version in its metadata. Both carry a
     manifest. Where no quantized model is chosen and the report says so, the earlier ones are withdrawn. A model with a
-    negative verdict (blessing, quantization report or infra blessing) is not published; one that is published already is
+    negative verdict (blessing, quantization report, infra blessing) is not published; one that is published already is
     not published again.
 
     The output's custom properties are the stock Pusher's `pushed`, `pushed_version` (str) and `pushed_destination`, and
