@@ -26,12 +26,12 @@ from evergreen.pipeline.settings import (
     MetadataText,
     Name,
     PathText,
-    PublishSettings,
     ScheduleSettings,
     Section,
     ServingSettings,
     TrainerSettings,
 )
+from evergreen.pipeline.settings_publish import PublishSettings
 from evergreen.pipeline.settings_quantize import QuantizeSettings
 
 __all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]

@@ -342,16 +342,6 @@ class ServingSettings(Section):
     )
 
 
-class PublishSettings(Section):
-    """Where versions go."""
-
-    base_path: PathText = Field(
-        description="The folder that TensorFlow Serving reads; the TFLite versions go beside it, to `<base_path>_lite`."
-    )
-    keep: Positive = Field(3, description="How many versions stay; older ones are removed.")
-    server: Text | None = Field(None, description="`host:port` of the server that must answer with a new version.")
-
-
 class ScheduleSettings(Section):
     """When a retraining starts by itself."""
 
