@@ -72,7 +72,8 @@ def predict_arrays(
         if alias not in signature.outputs:
             expected = ",".join(sorted(signature.outputs))
             raise invalid(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {{{expected}}}."
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {{{expected}}}."
             )
         if alias in outputs[:position]:
             raise invalid(f"duplicate output tensor alias: {alias}")
@@ -314,7 +315,8 @@ def _fill_classes(result: Any, outputs: Mapping[str, np.ndarray], rows: int) -> 
             raise invalid(f"Expected {name} output batch size of {rows}. Got: {len(array)}")
     if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
         raise invalid(
-            f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
+            "Tensors class and score should match in dim_size(1). "
+            f"Got {classes.shape[1]} vs. {scores.shape[1]}"
         )
     found = classes if classes is not None else scores
     assert found is not None

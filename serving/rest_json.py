@@ -111,15 +111,15 @@ def encode_predict(outputs: Mapping[str, np.ndarray], format: str) -> str:
         if outputs[name].ndim == 0:
             raise invalid(f"Tensor name: {name} has no shape information ")
         if size not in (-1, len(outputs[name])):
-            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(outputs[name])} expecting: {size}")
+            raise invalid(
+                f"Tensor name: {name} has inconsistent batch size: {len(outputs[name])} expecting: {size}"
+            )
         size = len(outputs[name])
     columns = [_by_row(_leaves(name, outputs[name]), outputs[name].shape) for name in names]
     if len(names) == 1:
         return '{"predictions": [' + ", ".join(columns[0]) + "]}"
     keys = [json.dumps(name) for name in names]
-    rows = (
-        ", ".join(f"{key}: {text}" for key, text in zip(keys, row, strict=True)) for row in zip(*columns, strict=True)
-    )
+    rows = (", ".join(f"{key}: {text}" for key, text in zip(keys, row, strict=True)) for row in zip(*columns, strict=True))
     return '{"predictions": [' + ", ".join(f"{{{row}}}" for row in rows) + "]}"
 
 
