@@ -81,6 +81,7 @@ def inputs(
     """
     known = {name: _KINDS[tensor.dtype.kind] for name, tensor in signature.inputs.items()}
     single = next(iter(signature.inputs)) if len(signature.inputs) == 1 else None
+    # Messages in strings, or a text feature of that very name.
     by_example = single is not None and _takes_examples(signature.inputs[single]) and single not in rows[0]
     if by_example and schema is None:
         raise ConfigError(
@@ -118,6 +119,8 @@ def predictions(outputs: Mapping[str, np.ndarray], count: int) -> list[dict[str,
     found: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, array in sorted(outputs.items()):
         by_row = array.ndim > 0 and len(array) == count
+        if array.dtype == np.float32:
+            array = array.astype(str).astype(np.float64)  # the shortest digits that mean the same float32
         for index, row in enumerate(found):
             value = _plain((array[index] if by_row else array).tolist())
             row[name] = value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -2,7 +2,7 @@
 
 No TensorFlow here: the classes of tensorflow-serving-api import it for the tensor's message, which takes seconds; a
 command that sends a few rows takes tenths of one. These have the same fields under the same numbers, so the same bytes;
-fields that no client of ours reads are left out. They live in a descriptor pool of their own, beside the generated ones.
+fields that no client of ours reads are left out. Their descriptor pool is their own, so they stand beside the others.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from evergreen.components.model_server import process
+from evergreen.components.pusher import catalog
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
 from evergreen.pipeline import serve as planning
@@ -51,10 +52,8 @@ def _announce(out: Console, config: configuration.Config | None, plan: planning.
         base.mkdir(parents=True)  # a server gives up polling where there is no base path
     body = planning.request_body(config)
     out.note(f"model   {config.name}, the versions in {base}")
-    if body is None:
-        out.note(
-            "        nothing is published there yet; the first version is served when `evergreen run` publishes it"
-        )
+    if not catalog.list_versions(base):
+        out.note("        none yet; the first one is served as soon as `evergreen run` publishes it")
     if plan.grpc is not None:
         out.note(f"gRPC    {plan.grpc}")
     if plan.rest is not None:
