@@ -119,13 +119,8 @@ def test_the_request_has_a_plausible_value_for_each_feature_and_survives_a_shell
     version.mkdir(parents=True)
     saved = messages.SavedModel()
     inputs = saved.meta_graphs.add().signature_def["predict_raw"].inputs
-    for name, number, width in (
-        ("carrier", 7, 1),
-        ("plane", 7, 1),
-        ("distance", 9, 1),
-        ("wind", 1, 1),
-        ("pixels", 1, 3),
-    ):
+    kinds = {"carrier": (7, 1), "plane": (7, 1), "distance": (9, 1), "wind": (1, 1), "pixels": (1, 3)}
+    for name, (number, width) in kinds.items():
         inputs[name].dtype = number
         for size in (-1, width):
             inputs[name].tensor_shape.dim.add(size=size)
