@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,24 @@ def list_versions(base_path: StrPath) -> list[VersionRecord]:
     lite = versions.list_entries(versions.lite_path(base))
     newest_first = sorted(entries, reverse=True)
     return [_record(number, entries[number], number == live, lite.get(number)) for number in newest_first]
+
+
+def manifests(entries: Mapping[int, Path]) -> dict[int, Manifest]:
+    """Reads the manifests of the complete versions that Evergreen published.
+
+    Args:
+      entries: what `versions.list_entries` returned.
+
+    Returns:
+      `{version: manifest}`; without foreign versions and those whose manifest is broken.
+    """
+    found = {}
+    for version, path in entries.items():
+        with suppress(EvergreenError):
+            manifest = read_manifest(path)
+            if manifest is not None and versions.is_complete(path):
+                found[version] = manifest
+    return found
 
 
 def live_manifest(base_path: StrPath) -> Manifest | None:
