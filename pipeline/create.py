@@ -28,6 +28,7 @@ from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator.component import ChampionExam, Evaluator
 from evergreen.components.fingerprinted import with_fingerprint
 from evergreen.components.gate.component import Gate
+from evergreen.components.pusher import versions
 from evergreen.components.pusher.component import Pusher
 from evergreen.components.quantizer.component import Quantizer
 from evergreen.components.span_example_gen.component import SpanExampleGen
@@ -118,7 +119,7 @@ class _Builder:
             quantizer = self.quantize(examples, transform, trainer, evaluator)
         variants = self.add(Gate(property="passed", report=quantizer.outputs["report"]), "VariantsGate")
         with Cond(variants.is_open()):
-            self.push(champion, trainer, evaluator, quantizer)
+            self.push(examples, champion, trainer, evaluator, quantizer)
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -292,7 +293,7 @@ class _Builder:
             "Quantizer",
         )
 
-    def push(self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any) -> None:
+    def push(self, examples: Any, champion: Any, trainer: Any, evaluator: Any, quantizer: Any) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -301,6 +302,8 @@ class _Builder:
                 blessing=evaluator.outputs["blessing"],
                 quantization_report=quantizer.outputs["report"],
                 champion=champion.outputs["model"],
+                examples=examples.outputs["examples"],
+                evaluation=evaluator.outputs["evaluation"],
                 settings=self.settings("publish"),
                 span=self.target.span,
                 span_version=self.target.version,
@@ -317,10 +320,12 @@ class _Builder:
     def push_fingerprint(self) -> str:
         """Returns the Pusher's fingerprint, in which the live version stands.
 
-        What the base path holds decides whether a push is needed, not what a cached execution once did.
+        What the base path holds decides whether a push is needed, not what a cached execution once did. The highest
+        version ever used is part of it: after a withdrawal the same version is live as before the push.
         """
         live = self.plan.champion
-        return fingerprint.combine(self.base, f"{live.version} {live.published}" if live else "")
+        highest = versions.read_highest(self.config.publish.base_path)
+        return fingerprint.combine(self.base, f"{live.version} {live.published}" if live else "", str(highest))
 
     def user_fingerprint(self, *functions: str) -> str:
         """Returns the fingerprint of a node that runs functions of the user's."""

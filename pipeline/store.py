@@ -29,13 +29,14 @@ class Result(str, Enum):
     UNCHANGED = "unchanged"
     DATA_REJECTED = "data rejected"
     MODEL_REJECTED = "model rejected"
+    WITHDRAWN = "withdrawn"
     FAILED = "failed"
     KILLED = "killed"
 
     @property
     def finished(self) -> bool:
-        """Whether the span needs no further run: it was published or refused with a verdict."""
-        return self in (Result.PUBLISHED, Result.UNCHANGED, Result.DATA_REJECTED, Result.MODEL_REJECTED)
+        """Whether the span needs no further run: it was published, or refused or withdrawn with a verdict."""
+        return self not in (Result.RUNNING, Result.FAILED, Result.KILLED)
 
 
 class State(str, Enum):

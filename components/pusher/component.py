@@ -26,6 +26,8 @@ class PusherSpec(types.ComponentSpec):
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "quantization_report": component_spec.ChannelParameter(type=artifacts.QuantizationReport, optional=True),
         "champion": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
     }
     OUTPUTS = {
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
@@ -40,8 +42,12 @@ class Pusher(base_component.BaseComponent):
     manifest. Where no quantized model is chosen and the report says so, the earlier ones are withdrawn. A model whose
     blessing or quantization report is negative is not published; one that is published already is not published again.
 
+    Where the settings name servers, the version is watched until they answer with it as the Trainer did, and withdrawn
+    where they do not; see `evergreen.components.pusher.watch`.
+
     The output's custom properties are the stock Pusher's `pushed`, `pushed_version` (str) and `pushed_destination`, and
-    `published` (1, or 0 where the same model was there already or a gate is closed), `span` and `message`.
+    `published` (1, or 0 where the same model was there already, a gate is closed or the version was withdrawn), `span`,
+    `message`, `withdrawn` (1 or 0), `reason` (why it was) and `canary` (JSON, what a trial measured).
     """
 
     SPEC_CLASS = PusherSpec
@@ -58,13 +64,16 @@ class Pusher(base_component.BaseComponent):
         blessing: types.BaseChannel | None = None,
         quantization_report: types.BaseChannel | None = None,
         champion: types.BaseChannel | None = None,
+        examples: types.BaseChannel | None = None,
+        evaluation: types.BaseChannel | None = None,
         fingerprint: str | None = None,
     ):
         """Builds the component.
 
         Args:
           model: Model; what to publish.
-          settings: JSON of the configuration's `publish`: `base_path` (local, absolute), `keep` (default 3).
+          settings: JSON of the configuration's `publish`: `base_path` (local, absolute), `keep` (default 3), and how
+            the version is watched: `server`, `watch`, `canary`, `models_config`.
           span: newest span of the training window.
           name: the pipeline's name, for the manifest.
           span_version: that span's version, for the manifest.
@@ -73,6 +82,9 @@ class Pusher(base_component.BaseComponent):
           quantization_report: QuantizationReport.
           champion: the Model that the candidate was compared with, or nothing if ML Metadata knew none. If the channel
             is given and another model has gone live since, the push is refused.
+          examples: Examples; rows of their split `exam` are sent to the servers.
+          evaluation: the ModelEvaluation that holds the Trainer's answers to these rows; without one of the two no
+            answers are compared.
           fingerprint: part of the cache key, nothing else.
         """
         super().__init__(
@@ -86,6 +98,8 @@ class Pusher(base_component.BaseComponent):
                 blessing=blessing,
                 quantization_report=quantization_report,
                 champion=champion,
+                examples=examples,
+                evaluation=evaluation,
                 fingerprint=fingerprint,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )

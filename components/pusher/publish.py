@@ -57,6 +57,7 @@ def publish(
     *,
     keep: int,
     protected: Collection[int] = (),
+    announce: Callable[[int], None] | None = None,
     champion_model_uri: str | None = None,
     examined_at: float | None = None,
     now: Callable[[], float] = time.time,
@@ -69,6 +70,7 @@ def publish(
       candidate: the model.
       keep: how many of the newest versions stay on disk.
       protected: versions that stay whatever their age, such as those that a label points to.
+      announce: called under the lock with the new version's number, before anything of it can be seen.
       champion_model_uri: URI of the model that the candidate was compared with; '' if ML Metadata knew none; None not
         to check.
       examined_at: when the candidate was examined, seconds since 1970; None if unknown. Without a champion it is what
@@ -101,6 +103,8 @@ def publish(
             _check_champion(base, champion_model_uri, examined_at)
         version = versions.next_version(now(), versions.highest_ever(base))
         try:
+            if announce is not None:
+                announce(version)
             path = put(base, version, candidate, now())
         except BaseException:
             # Nothing was committed, so recovery's rules undo it; the error that is on its way says more than theirs.
