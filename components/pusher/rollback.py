@@ -49,7 +49,7 @@ def roll_back(
     base_path: atomic.StrPath,
     to: int | None = None,
     *,
-    pushed_by: str = "",
+    register: Callable[[], str] = str,
     now: Callable[[], float] = time.time,
     lock_seconds: float = LOCK_SECONDS,
 ) -> Restored:
@@ -58,7 +58,8 @@ def roll_back(
     Args:
       base_path: the base path.
       to: the version to restore; None for the one before the model that is live.
-      pushed_by: id of the rollback's execution in ML Metadata, for the manifest.
+      register: called when all is checked and nothing is written yet; returns the id of the rollback's execution in ML
+        Metadata for the manifest, or '' where there is none.
       now: the clock, seconds since 1970.
       lock_seconds: how long to wait for a push that goes on.
 
@@ -89,7 +90,7 @@ def roll_back(
             )
         manifest = _restorable(base, entries, target, live, manifests.get(live))
         version = versions.next_version(now(), versions.highest_ever(base))
-        candidate = _candidate(base, entries[target], target, live, manifest, version, pushed_by)
+        candidate = _candidate(base, entries[target], target, live, manifest, version, register())
         try:
             path = put(base, version, candidate, now())
         except BaseException:

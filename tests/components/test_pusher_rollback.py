@@ -39,7 +39,7 @@ def files(path):
 
 
 def test_a_rollback_publishes_the_version_before_again_and_holds_publishing(project):
-    done = roll_back(project, pushed_by="77")
+    done = roll_back(project, register=lambda: "77")
     assert (done.version, done.restores, done.was_live, done.warnings) == (2000, 1002, 1003, ())
     assert project.held() == ([1001, 1002, 1003, 2000], [1001, 1002, 1003, 2000])
     for parent in (project.base, project.lite):
