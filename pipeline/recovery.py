@@ -12,31 +12,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from evergreen.components.pusher import catalog, publish, versions, watch_plan, withdrawal
-from evergreen.pipeline import light_imports, stages
+from evergreen.components.pusher import catalog, publish, versions, watch_plan
+from evergreen.components.pusher.catalog import VersionRecord
+from evergreen.pipeline import light_imports, rollback, stages
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.run_log import RunLog
 from evergreen.pipeline.store import Result, Run, Stage, State, Store, connection_config
-
-
-@dataclass(frozen=True)
-class _Push:
-    """What a run that was cut off had pushed.
-
-    Attributes:
-      version: the version.
-      path: its directory in the base path.
-      span: newest span of its window.
-      reason: why it was withdrawn; empty where it stands.
-    """
-
-    version: int
-    path: str
-    span: int
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +31,6 @@ class Recovered:
       stages: ids of the nodes that were cut off.
       runs: ids of the runs that were cut off.
       adopted: by run, the version that it had published before it died.
-      withdrawn: by run, the version that it had published and that was withdrawn since.
       swept: leftovers of a push that were completed or removed, in words.
     """
 
@@ -55,17 +38,15 @@ class Recovered:
     runs: tuple[str, ...]
     adopted: Mapping[str, int]
     swept: tuple[str, ...]
-    withdrawn: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.stages or self.runs or self.adopted or self.withdrawn or self.swept)
+        return bool(self.stages or self.runs or self.adopted or self.swept)
 
     def lines(self) -> list[str]:
         """Says in words what was put right, a line each."""
         cut_off = [f"run {run} was cut off{f' in {self.stages[-1]}' if self.stages else ''}" for run in self.runs]
         adopted = [f"run {run} was cut off after it had published version {v}" for run, v in self.adopted.items()]
-        withdrawn = [f"run {run} was cut off; its version {v} is withdrawn" for run, v in self.withdrawn.items()]
-        return [*cut_off, *adopted, *withdrawn, *self.swept] or ["a stage was cut off"]
+        return [*cut_off, *adopted, *self.swept] or ["a stage was cut off"]
 
 
 def recover(config: Config, store: Store, say: Callable[[str], None] = lambda text: None) -> Recovered:
@@ -82,33 +63,31 @@ def recover(config: Config, store: Store, say: Callable[[str], None] = lambda te
     Raises:
       EvergreenError: a watch cannot be finished now, because a server does not answer.
     """
-    base_path = str(config.publish.base_path)
-    swept = (*publish.recover(base_path), *_finish_watch(config, say))
+    swept = (*publish.recover(str(config.publish.base_path)), *_finish_watch(config, say))
     if not store.exists:
         return Recovered((), (), {}, swept)
     # Nothing is cut off as a rule, and reading every run with its stages takes the longer the more runs there were.
     if not store.running_executions() and all(run.result is not Result.RUNNING for run in store.runs()):
         return Recovered((), (), {}, swept)
     unfinished = [run for run in store.runs(stages=True) if run.result is Result.RUNNING or _cut_off_push(run)]
-    pushes = _pushes(base_path, config.name) if unfinished else {}
-    ended = {run.id: pushes[run.id] for run in unfinished if run.id in pushes}
+    records = catalog.list_versions(str(config.publish.base_path)) if unfinished else []
+    published = {record.run: record for record in records if record.run and record.name == config.name}
+    adopted = {run.id: published[run.id] for run in unfinished if run.id in published}
+    found = {run_id: record.version for run_id, record in adopted.items()}
     for run in unfinished:
-        if run.id in ended:
-            _adopt(config, store, run, ended[run.id])
+        if run.id in adopted:
+            _adopt(config, store, run, adopted[run.id])
+        else:
+            restored = rollback.adopt(config, store, run, records)
+            found.update({run.id: restored} if restored else {})
     dead = store.running_executions()
     for execution, node in dead:
         _remove_outputs(Path(config.pipeline_root) / node, execution.id)
     store.mark_failed([execution for execution, _ in dead])
-    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in ended)
+    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in found)
     for run_id in cut_off:
         store.end_run(run_id, Result.KILLED, {"reason": "the process ended before the run did"})
-    return Recovered(
-        tuple(node for _, node in dead),
-        cut_off,
-        {run_id: push.version for run_id, push in ended.items() if not push.reason},
-        swept,
-        {run_id: push.version for run_id, push in ended.items() if push.reason},
-    )
+    return Recovered(tuple(node for _, node in dead), cut_off, found, swept)
 
 
 def _finish_watch(config: Config, say: Callable[[str], None]) -> tuple[str, ...]:
@@ -127,40 +106,26 @@ def _finish_watch(config: Config, say: Callable[[str], None]) -> tuple[str, ...]
     return (ended.text, *ended.warnings) if ended is not None else ()
 
 
-def _pushes(base_path: str, name: str) -> dict[str, _Push]:
-    """Finds what each run has published, by the manifests of the versions that stand and of those withdrawn."""
-    found = {}
-    for version, withdrawn in withdrawal.list_withdrawn(versions.local_path(base_path)).items():
-        manifest = withdrawal.withdrawn_manifest(withdrawn)
-        if manifest is not None and manifest.run and manifest.name == name:
-            path = str(withdrawn.path.with_name(str(version)))
-            found[manifest.run] = _Push(version, path, manifest.span, withdrawn.reason or "it was withdrawn")
-    for record in catalog.list_versions(base_path):
-        if record.run and record.name == name:
-            found[record.run] = _Push(record.version, record.path, record.span or 0)
-    return found
-
-
 def _cut_off_push(run: Run) -> Stage | None:
     """The Pusher's execution, where nobody said how it ended. The stock runner's runs say nothing of themselves."""
     return next((s for s in run.stages if s.node == "Pusher" and s.state is State.RUNNING), None)
 
 
-def _adopt(config: Config, store: Store, run: Run, pushed: _Push) -> None:
+def _adopt(config: Config, store: Store, run: Run, record: VersionRecord) -> None:
     """Records what a run had published: the Pusher's execution, where that was cut off, and the run's end."""
     push = _cut_off_push(run)
     if push is not None:
         with RunLog(config.logs_dir, run.id) as log, log.stage("recovery"):
-            _complete_push(config, push.node, push.execution_id, pushed)
+            _complete_push(config, push.node, push.execution_id, record)
     outputs = {stage.node: store.outputs(stage.execution_id) for stage in run.stages}
-    if pushed.reason:
-        reason = f"version {pushed.version} was withdrawn: {pushed.reason}"
-        store.end_run(run.id, Result.WITHDRAWN, stages.end_properties(outputs, reason, 0))
+    if record.withdrawn is None:
+        store.end_run(run.id, Result.PUBLISHED, stages.end_properties(outputs, "", record.version))
     else:
-        store.end_run(run.id, Result.PUBLISHED, stages.end_properties(outputs, "", pushed.version))
+        reason = f"version {record.version} was withdrawn: {record.withdrawn}"
+        store.end_run(run.id, Result.WITHDRAWN, stages.end_properties(outputs, reason, 0))
 
 
-def _complete_push(config: Config, node: str, execution_id: int, push: _Push) -> None:
+def _complete_push(config: Config, node: str, execution_id: int, record: VersionRecord) -> None:
     """Writes the execution as TFX would have."""
     light_imports.install()
     from tfx.types import standard_artifacts
@@ -170,15 +135,17 @@ def _complete_push(config: Config, node: str, execution_id: int, push: _Push) ->
 
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(Path(config.pipeline_root) / node / "pushed_model" / str(execution_id))
-    message = f"Version {push.version} was published before the run was cut off"
+    message = f"Version {record.version} was published before the run was cut off"
+    reason = "" if record.withdrawn is None else record.withdrawn or "it was withdrawn"
     describe_push(
         pushed,
-        push.span,
-        published=not push.reason,
-        message=f"{message}, and withdrawn since: {push.reason}" if push.reason else f"{message}.",
-        version=push.version,
-        destination=push.path,
-        reason=push.reason,
+        record.span or 0,
+        published=not reason,
+        message=f"{message}, and withdrawn since: {reason}" if reason else f"{message}.",
+        version=record.version,
+        # Where a server had seen it; `withdrawn-<version>` beside it holds the files now.
+        destination=str(Path(record.path).with_name(str(record.version))),
+        reason=reason,
     )
     launch.complete(connection_config(config.connection), execution_id, "pushed_model", pushed)
 

@@ -30,6 +30,7 @@ class Result(str, Enum):
     DATA_REJECTED = "data rejected"
     MODEL_REJECTED = "model rejected"
     WITHDRAWN = "withdrawn"
+    ROLLED_BACK = "rolled back"
     FAILED = "failed"
     KILLED = "killed"
 
@@ -78,7 +79,7 @@ class Run:
       label: the span as the user writes it.
       result: how it ended.
       reason: why, in one sentence; empty where it published.
-      trigger: what started it (`manual`, later the schedule's triggers).
+      trigger: what started it (`manual`, `rollback`, later the schedule's triggers).
       attempt: 1, or more where it goes on with a run that was cut off.
       started: milliseconds since 1970, UTC.
       ended: the same, 0 while it runs.

@@ -12,7 +12,7 @@ from typing import Any
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError
-from evergreen.components.pusher import versions, withdrawal
+from evergreen.components.pusher import hold, versions, withdrawal
 from evergreen.components.pusher.catalog import saved_model_bytes
 from evergreen.components.pusher.manifest import MANIFEST_FILE, Manifest, utc_time
 
@@ -37,6 +37,8 @@ class Candidate:
       tflite_variant: how it was quantized.
       tflite_metrics: its metrics on the exam, by name.
       withdraw_tflite: without a TFLite model, whether the earlier versions' are to go.
+      restores: the version whose model a rollback publishes again; None otherwise.
+      hold_reason: why publishing is held from the commit on; empty where it is not.
     """
 
     saved_model: Path
@@ -54,6 +56,8 @@ class Candidate:
     tflite_variant: str = ""
     tflite_metrics: dict[str, Any] = field(default_factory=dict)
     withdraw_tflite: bool = False
+    restores: int | None = None
+    hold_reason: str = ""
 
 
 def check_source(candidate: Candidate) -> None:
@@ -115,6 +119,7 @@ def put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
         pushed_by=candidate.pushed_by,
         metrics=candidate.metrics,
         champion_on_span=candidate.champion_on_span,
+        restores=candidate.restores,
         tflite=tflite,
         bytes=saved_model_bytes(candidate.saved_model),
     )
@@ -134,6 +139,8 @@ def put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
         atomic.commit(lite, lite_target)
     elif candidate.withdraw_tflite:
         withdrawal.announce(base, version)
+    if candidate.hold_reason:
+        hold.prepare(base, version, candidate.hold_reason, utc_time(now))
     atomic.commit(staged, target)
     return target
 

@@ -1,12 +1,11 @@
-"""Publishes one model as a new version, whole or not at all, and cleans up after pushes that were killed.
+"""Publishes one model as a new version, whole or not at all, and withdraws one that did not serve.
 
 Under the lock of the base path: sweep leftovers, look whether this very model is published already, check the champion
 once more, stage both copies beside the versions, remember the number, rename the TFLite version, rename the SavedModel,
 delete what retention no longer keeps. The SavedModel's rename is the commit: before it nothing has happened, after it
 the version is published whatever comes next.
 
-A kill between the two renames leaves a TFLite version without its SavedModel. Nobody was told of it, so recovery
-removes it; the same rule finishes a deletion that was killed half-way, since retention deletes the SavedModel first.
+What a kill leaves is put right by `cleanup`, which every push, withdrawal and rollback does first.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError, ModelRejected
 from evergreen.components.pusher import versions, withdrawal
 from evergreen.components.pusher.catalog import manifests
+from evergreen.components.pusher.cleanup import clean, finish
 from evergreen.components.pusher.locking import LOCK_SECONDS, locked
-from evergreen.components.pusher.manifest import MANIFEST_FILE, utc_time
+from evergreen.components.pusher.manifest import utc_time
 from evergreen.components.pusher.placing import Candidate, check_source, put
 from evergreen.components.pusher.retention import retain
 
@@ -91,7 +91,7 @@ def publish(
     versions.expired((), keep)  # refuses a wrong `keep` before anything is written
     check_source(candidate)
     with locked(base, lock_seconds):
-        _recover(base)
+        clean(base)
         found = _already_published(base, candidate)
         if found:
             # The push that published it may have been killed before this.
@@ -109,12 +109,12 @@ def publish(
         except BaseException:
             # Nothing was committed, so recovery's rules undo it; the error that is on its way says more than theirs.
             with suppress(OSError, EvergreenError):
-                _recover(base)
+                clean(base)
             raise
-        withdrawn = _withdraw(base)
+        unsettled = finish(base)
         removed, warnings = retain(base, keep, protected)
     message = f"Published as version {version}."
-    return Outcome(version, path, True, True, message, removed, (*withdrawn, *warnings))
+    return Outcome(version, path, True, True, message, removed, (*unsettled, *warnings))
 
 
 def withdraw(
@@ -154,7 +154,7 @@ def withdraw(
     if not base.is_dir():
         raise missing
     with locked(base, lock_seconds, "withdraw a version from"):
-        _recover(base)
+        clean(base)
         if version not in withdrawal.list_withdrawn(base):
             path = versions.list_entries(base).get(version)
             if path is None or not path.is_dir():
@@ -182,24 +182,7 @@ def recover(base_path: atomic.StrPath, lock_seconds: float = LOCK_SECONDS) -> li
     if not base.is_dir():
         return []
     with locked(base, lock_seconds):
-        return _recover(base)
-
-
-def _recover(base: Path) -> list[str]:
-    lite = versions.lite_path(base)
-    leftovers = [parent / name for parent in (base, lite) for name in atomic.sweep(parent)]
-    done = [f"Removed {path}, left by a push that was killed." for path in leftovers]
-    if versions.read_highest(base) is None:
-        # Nothing was ever published here: the base path is new, or its disk is not mounted. The TFLite versions that
-        # lie beside it are then not ours to remove.
-        return done
-    done += withdrawal.complete(base)
-    entries = versions.list_entries(lite)
-    for version in versions.lone_lite_versions(base):
-        if (entries[version] / MANIFEST_FILE).is_file():
-            atomic.remove(entries[version])
-            done.append(f"Removed {entries[version]}, which has no SavedModel of the same version.")
-    return done
+        return clean(base)
 
 
 def _already_published(base: Path, candidate: Candidate) -> Outcome | None:
@@ -256,11 +239,3 @@ def _check_champion(base: Path, expected: str, examined_at: float | None) -> Non
             f"it was compared with {expected or 'no model'}; live is {live_words}",
             "Run again: the model is examined against the new champion.",
         )
-
-
-def _withdraw(base: Path) -> tuple[str, ...]:
-    """Carries out an announced withdrawal; a failure here undoes no push, the next one tries again."""
-    try:
-        return tuple(withdrawal.complete(base))
-    except OSError as error:
-        return (f"The earlier TFLite versions could not be withdrawn, the next push tries again: {error}",)

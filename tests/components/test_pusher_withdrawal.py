@@ -47,7 +47,7 @@ def test_a_withdrawal_that_was_killed_is_completed_by_the_next_push(project, mon
     project.push(1)
     with monkeypatch.context() as patch:
         # As if killed behind the commit.
-        patch.setattr(publish, "_withdraw", lambda base: ())
+        patch.setattr(publish, "finish", lambda base: ())
         publish.publish(project.base, withdrawing(project, 2), keep=3, now=lambda: 2000.0)
     assert project.held() == ([1001, 2000], [1001])
     assert any("Withdrew" in sentence for sentence in publish.recover(project.base))
