@@ -28,6 +28,7 @@ from evergreen.pipeline.settings import (
     PathText,
     ScheduleSettings,
     Section,
+    ServingSettings,
     TrainerSettings,
 )
 from evergreen.pipeline.settings_publish import PublishSettings
@@ -55,6 +56,9 @@ class Config(Section):
     trainer: TrainerSettings = Field(description="How a model is trained.")
     evaluate: EvaluateSettings = Field(description="Gate 2: what a model must show on rows that nobody trained on.")
     quantize: QuantizeSettings = Field(default_factory=QuantizeSettings, description="Gate 3: the TFLite variants.")
+    serving: ServingSettings = Field(
+        default_factory=ServingSettings, description="Gate 4: a real model server answers real rows."
+    )
     publish: PublishSettings = Field(description="Where versions go.")
     schedule: ScheduleSettings | None = Field(None, description="When a retraining starts by itself.")
     metadata: MetadataText = Field(

@@ -31,6 +31,7 @@ from evergreen.components.gate.component import Gate
 from evergreen.components.pusher import versions
 from evergreen.components.pusher.component import Pusher
 from evergreen.components.quantizer.component import Quantizer
+from evergreen.components.serving_validator.component import ServingValidator
 from evergreen.components.span_example_gen.component import SpanExampleGen
 from evergreen.components.span_validator.component import SpanValidator
 from evergreen.components.statistics_gen.component import StatisticsGen
@@ -40,6 +41,8 @@ from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Entry, Plan, plan_run
 from evergreen.pipeline.store import Store, connection_config
 
+# A server batches rows otherwise than the exam did, which moves the last digits of an answer.
+TOLERANCE, MIXED_TOLERANCE = 1e-3, 2e-2
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 SchemaImporter = with_fingerprint(ImportSchemaGen)
@@ -119,7 +122,10 @@ class _Builder:
             quantizer = self.quantize(examples, transform, trainer, evaluator)
         variants = self.add(Gate(property="passed", report=quantizer.outputs["report"]), "VariantsGate")
         with Cond(variants.is_open()):
-            self.push(examples, champion, trainer, evaluator, quantizer)
+            validator = self.serve(examples, trainer, evaluator, quantizer)
+        serving = self.add(Gate(property="blessed", infra_blessing=validator.outputs["blessing"]), "ServingGate")
+        with Cond(serving.is_open()):
+            self.push(examples, champion, trainer, evaluator, quantizer, validator)
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -293,7 +299,24 @@ class _Builder:
             "Quantizer",
         )
 
-    def push(self, examples: Any, champion: Any, trainer: Any, evaluator: Any, quantizer: Any) -> None:
+    def serve(self, examples: Any, trainer: Any, evaluator: Any, quantizer: Any) -> Any:
+        """Adds the ServingValidator."""
+        return self.add(
+            ServingValidator(
+                model=trainer.outputs["model"],
+                examples=examples.outputs["examples"],
+                evaluation=evaluator.outputs["evaluation"],
+                quantized_models=quantizer.outputs["models"],
+                quantization_report=quantizer.outputs["report"],
+                settings=self.serving_settings(),
+                fingerprint=self.base,
+            ),
+            "ServingValidator",
+        )
+
+    def push(
+        self, examples: Any, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any
+    ) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -301,6 +324,7 @@ class _Builder:
                 quantized_models=quantizer.outputs["models"],
                 blessing=evaluator.outputs["blessing"],
                 quantization_report=quantizer.outputs["report"],
+                infra_blessing=validator.outputs["blessing"],
                 champion=champion.outputs["model"],
                 examples=examples.outputs["examples"],
                 evaluation=evaluator.outputs["evaluation"],
@@ -316,6 +340,13 @@ class _Builder:
     def settings(self, section: str) -> str:
         """Returns a section of the configuration as canonical JSON, for a node's parameter and so for its cache key."""
         return json.dumps(getattr(self.config, section).model_dump(mode="json"), sort_keys=True)
+
+    def serving_settings(self) -> str:
+        """Returns the section `serving`, its tolerance for the precision that the model computes in."""
+        settings = self.config.serving.model_dump(mode="json")
+        if settings["tolerance"] is None:
+            settings["tolerance"] = TOLERANCE if self.config.trainer.precision == "float32" else MIXED_TOLERANCE
+        return json.dumps(settings, sort_keys=True)
 
     def push_fingerprint(self) -> str:
         """Returns the Pusher's fingerprint, in which the live version stands.

@@ -25,6 +25,7 @@ STAGES = (
     "Trainer",
     "Evaluator",
     "Quantizer",
+    "ServingValidator",
     "Pusher",
 )
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -324,6 +325,20 @@ class EvaluateSettings(Section):
     bootstrap: Bootstrap = Field(default_factory=Bootstrap, description="How certain the comparison must be.")
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="The probability from which on a row counts as positive."
+    )
+
+
+class ServingSettings(Section):
+    """Gate 4: a real model server answers real rows."""
+
+    rows: Positive = Field(50, description="Rows of the exam that the server is asked about.")
+    seconds: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="The longest that it may take, from the server's start to its last answer."
+    )
+    max_bytes: Positive = Field(8_000_000_000, description="The most memory that the server may use.")
+    tolerance: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="How far an answer may be from the trained model's; by default 0.001, and 0.02 in mixed precision.",
     )
 
 

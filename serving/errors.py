@@ -55,3 +55,8 @@ def data_loss(message: str) -> ServingError:
 def internal(message: str) -> ServingError:
     """Makes an INTERNAL: a defect, here or in TensorFlow."""
     return ServingError(grpc.StatusCode.INTERNAL, message)
+
+
+def code_of(number: int) -> grpc.StatusCode:
+    """Returns gRPC's status code of a TensorFlow error's number: the two count alike."""
+    return next((code for code in grpc.StatusCode if code.value[0] == number), grpc.StatusCode.UNKNOWN)

@@ -28,13 +28,13 @@ _TYPES: dict[int, tuple[str, Any, str]] = {
 _NUMBERS = {np.dtype(kind): number for number, (_, kind, _) in _TYPES.items()}
 
 
-def type_name(number: int) -> str:
-    """Returns TensorFlow's name of a data type, such as `DT_FLOAT`.
+def named_type(name: str) -> np.dtype | None:
+    """Returns NumPy's type of a data type by its name in REST's metadata; None where NumPy has none.
 
     Args:
-      number: TensorFlow's number of it.
+      name: such as `DT_FLOAT`.
     """
-    return _TYPES[number][0] if number in _TYPES else f"data type {number}"
+    return next((np.dtype(kind) for one, kind, _ in _TYPES.values() if one == name), None)
 
 
 def numpy_type(number: int) -> np.dtype:

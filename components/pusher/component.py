@@ -25,6 +25,7 @@ class PusherSpec(types.ComponentSpec):
         "quantized_models": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "quantization_report": component_spec.ChannelParameter(type=artifacts.QuantizationReport, optional=True),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
         "champion": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
@@ -39,8 +40,9 @@ class Pusher(base_component.BaseComponent):
 
     The SavedModel in the model's `Format-Serving/` becomes `<base_path>/<version>`; the quantized model that is marked
     as chosen becomes `<base_path>_lite/<version>/model.tflite`, with name and version in its metadata. Both carry a
-    manifest. Where no quantized model is chosen and the report says so, the earlier ones are withdrawn. A model whose
-    blessing or quantization report is negative is not published; one that is published already is not published again.
+    manifest. Where no quantized model is chosen and the report says so, the earlier ones are withdrawn. A model with a
+    negative verdict (blessing, quantization report, infra blessing) is not published; one that is published already is
+    not published again.
 
     Where the settings name servers, the version is watched until they answer with it as the Trainer did, and withdrawn
     where they do not; see `evergreen.components.pusher.watch`.
@@ -63,6 +65,7 @@ class Pusher(base_component.BaseComponent):
         quantized_models: types.BaseChannel | None = None,
         blessing: types.BaseChannel | None = None,
         quantization_report: types.BaseChannel | None = None,
+        infra_blessing: types.BaseChannel | None = None,
         champion: types.BaseChannel | None = None,
         examples: types.BaseChannel | None = None,
         evaluation: types.BaseChannel | None = None,
@@ -80,6 +83,7 @@ class Pusher(base_component.BaseComponent):
           quantized_models: Models with the custom properties `quantization` and `chosen`; the chosen one is published.
           blessing: ModelBlessing; its properties `metrics` and `champion_on_span` (JSON) go into the manifest.
           quantization_report: QuantizationReport.
+          infra_blessing: InfraBlessing, of the ServingValidator or of TFX's InfraValidator.
           champion: the Model that the candidate was compared with, or nothing if ML Metadata knew none. If the channel
             is given and another model has gone live since, the push is refused.
           examples: Examples; rows of their split `exam` are sent to the servers.
@@ -97,6 +101,7 @@ class Pusher(base_component.BaseComponent):
                 quantized_models=quantized_models,
                 blessing=blessing,
                 quantization_report=quantization_report,
+                infra_blessing=infra_blessing,
                 champion=champion,
                 examples=examples,
                 evaluation=evaluation,

@@ -30,8 +30,8 @@ class Executor(base_executor.BaseExecutor):
         """Publishes the model, unless a gate is closed.
 
         Args:
-          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report`, `champion`,
-            `examples` and `evaluation`.
+          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report`, `infra_blessing`,
+            `champion`, `examples` and `evaluation`.
           output_dict: `pushed_model`.
           exec_properties: `settings` (JSON of the configuration's `publish`), `span`, `span_version`, `name`.
 
@@ -122,6 +122,7 @@ def _closed_gate(input_dict: _Artifacts) -> str:
     for key, verdict, words in (
         ("blessing", "blessed", "Not published: the Evaluator has not blessed the model."),
         ("quantization_report", "passed", "Not published: a required quantized variant was lost."),
+        ("infra_blessing", "blessed", "Not published: no server answered with the model as it should."),
     ):
         if any(artifact.get_int_custom_property(verdict) != 1 for artifact in input_dict.get(key) or []):
             return words

@@ -51,7 +51,7 @@ def test_another_model_keeps_its_labels():
         'model_config_list: { config: { name: "m", base_path: "/m", version_labels: { key: "stable", value: 1 } } }',
         'model_config_list < config < name: "m" base_path: "/m" version_labels < key: "stable" value: 1 > > >',
         'model_config_list { config: [{ name: "m" base_path: "/m" version_labels { key: "stable" value: 1 } }] }',
-        'model_config_list {\n config {\n name: "m"\n base_path: "/m"\n version_labels {\n key: "stable"\n value: 1\n}}}',
+        'model_config_list {\nconfig {\n name: "m"\nbase_path: "/m"\n version_labels {\nkey: "stable"\n value: 1\n}}}',
         'model_config_list { config { base_path: "/{m}\\"#" version_labels { key: "stable" value: 1 } name: "m" } }',
     ],
 )
