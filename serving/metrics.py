@@ -80,7 +80,8 @@ class Metrics:
         return prometheus_client.Histogram(name, help, labels, buckets=_BUCKETS, registry=self._registry)
 
     def _cell(self, metric: Any, *labels: str) -> Any:
-        found = self._cells.get((metric, *labels))
+        key = (metric, *labels)
+        found = self._cells.get(key)
         if found is None:
-            found = self._cells[(metric, *labels)] = metric.labels(*labels)
+            found = self._cells[key] = metric.labels(*labels)
         return found

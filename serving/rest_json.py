@@ -1,7 +1,7 @@
 """The bodies of REST requests and answers: JSON to arrays and back, as TensorFlow Serving does it. Pure.
 
-Decoding has a fast path, which lets NumPy read a whole list at once and gives up at anything unusual, and a careful one,
-which goes value by value and finds the words for what is wrong. Encoding writes floats in the shortest form that reads
+Decoding has a fast path, which lets NumPy read a whole list at once and gives up at anything unusual, and a careful
+one, which goes value by value and finds the words for what is wrong. Encoding writes floats in the shortest form that reads
 back as the same float32 (json.dumps would write a float32 of 0.1 as 0.10000000149011612).
 """
 
@@ -111,15 +111,15 @@ def encode_predict(outputs: Mapping[str, np.ndarray], format: str) -> str:
         if outputs[name].ndim == 0:
             raise invalid(f"Tensor name: {name} has no shape information ")
         if size not in (-1, len(outputs[name])):
-            raise invalid(
-                f"Tensor name: {name} has inconsistent batch size: {len(outputs[name])} expecting: {size}"
-            )
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(outputs[name])} expecting: {size}")
         size = len(outputs[name])
     columns = [_by_row(_leaves(name, outputs[name]), outputs[name].shape) for name in names]
     if len(names) == 1:
         return '{"predictions": [' + ", ".join(columns[0]) + "]}"
     keys = [json.dumps(name) for name in names]
-    rows = (", ".join(f"{key}: {text}" for key, text in zip(keys, row, strict=True)) for row in zip(*columns, strict=True))
+    rows = (
+        ", ".join(f"{key}: {text}" for key, text in zip(keys, row, strict=True)) for row in zip(*columns, strict=True)
+    )
     return '{"predictions": [' + ", ".join(f"{{{row}}}" for row in rows) + "]}"
 
 
@@ -384,6 +384,7 @@ def _fill_example(value: Any, into: Any) -> None:
 
 
 def _add_value(value: Any, name: str, feature: Any) -> None:
+    made: Any
     if isinstance(value, str):
         kind, made = "bytes_list", _encoded(value)
     elif isinstance(value, dict) and _is_b64(value):

@@ -75,7 +75,7 @@ def to_proto(array: np.ndarray, proto: Any) -> None:
     proto.dtype = number
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
-    kind, field = _TYPES[number]
+    field = _TYPES[number][1]
     flat = array.reshape(-1)
     if field == "half_val":
         flat = flat.view(np.uint16)
