@@ -172,6 +172,12 @@ def _publish(publish: PublishSettings) -> Iterator[Problem]:
     for key in ("server", "models_config"):
         if getattr(publish, key) is None:
             yield Problem(("publish", "canary"), f"expected `publish.{key}` too: a trial needs it to move labels")
+    if not publish.watch.rows and not publish.canary.metrics:
+        yield mismatch(
+            ("publish", "watch", "rows"),
+            0,
+            "more than 0, or `publish.canary.metrics`: a trial needs something to judge",
+        )
     if publish.canary.label == publish.canary.stable:
         yield mismatch(
             ("publish", "canary", "label"), publish.canary.label, "another label than `publish.canary.stable`"

@@ -42,7 +42,6 @@ from evergreen.pipeline.plan import Entry, Plan, plan_run
 from evergreen.pipeline.store import Store, connection_config
 
 # A server batches rows otherwise than the exam did, which moves the last digits of an answer.
-TOLERANCE, MIXED_TOLERANCE = 1e-3, 2e-2
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 SchemaImporter = with_fingerprint(ImportSchemaGen)
@@ -314,9 +313,7 @@ class _Builder:
             "ServingValidator",
         )
 
-    def push(
-        self, examples: Any, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any
-    ) -> None:
+    def push(self, examples: Any, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -328,7 +325,7 @@ class _Builder:
                 champion=champion.outputs["model"],
                 examples=examples.outputs["examples"],
                 evaluation=evaluator.outputs["evaluation"],
-                settings=self.settings("publish"),
+                settings=json.dumps(self.config.publish_settings(), sort_keys=True),
                 span=self.target.span,
                 span_version=self.target.version,
                 name=self.config.name,
@@ -343,9 +340,7 @@ class _Builder:
 
     def serving_settings(self) -> str:
         """Returns the section `serving`, its tolerance for the precision that the model computes in."""
-        settings = self.config.serving.model_dump(mode="json")
-        if settings["tolerance"] is None:
-            settings["tolerance"] = TOLERANCE if self.config.trainer.precision == "float32" else MIXED_TOLERANCE
+        settings = {**self.config.serving.model_dump(mode="json"), "tolerance": self.config.tolerance}
         return json.dumps(settings, sort_keys=True)
 
     def push_fingerprint(self) -> str:

@@ -97,7 +97,7 @@ def _finish_watch(config: Config, say: Callable[[str], None]) -> tuple[str, ...]
         return ()
     from evergreen.components.pusher import watch
 
-    settings = watch_plan.parse_settings(config.publish.model_dump(mode="json"))
+    settings = watch_plan.parse_settings(config.publish_settings())
     with (
         watch.Watch(settings, base, config.name, lambda fraction, text: say(text)) as watching,
         watching.held(),

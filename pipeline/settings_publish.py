@@ -36,10 +36,9 @@ class PublishedWatch(Section):
         "for five minutes to load one.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
-        20, description="Exam rows that are sent, and whose answers are compared with the Trainer's; 0 for none."
-    )
-    tolerance: Annotated[float, Field(gt=0)] = Field(
-        1e-4, description="How far an answer may be from the Trainer's own, absolutely and as a share of it."
+        20,
+        description="Exam rows that are sent, and whose answers are compared with the Trainer's as `serving.tolerance` "
+        "has it; 0 for none.",
     )
 
 

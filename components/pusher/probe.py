@@ -6,27 +6,15 @@ The rows are exam rows of the newest span; what is right is what the Trainer's m
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evergreen.components.errors import EvergreenError
+from evergreen.components.model_server import compare
+from evergreen.components.model_server.rows import Rows
 
-SIGNATURE, OUTPUT, EXAM = "serving_default", "predictions", "exam"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows with what is right for them.
-
-    Attributes:
-      serialized: tf.Example messages.
-      answers: float64, [rows]; the Trainer's own.
-    """
-
-    serialized: tuple[bytes, ...]
-    answers: np.ndarray
+SIGNATURE, OUTPUT = "serving_default", "predictions"
 
 
 def load(examples_uri: str, evaluation_uri: str, count: int) -> Rows | None:
@@ -38,38 +26,24 @@ def load(examples_uri: str, evaluation_uri: str, count: int) -> Rows | None:
       count: how many rows at most.
 
     Returns:
-      The rows; None where there are none, or the artifacts have gone.
+      The rows; None where none are wanted, or the artifacts are not there or have gone since.
+
+    Raises:
+      EvergreenError: the rows and the answers do not belong together.
     """
     from evergreen.components.evaluator import tables
-    from evergreen.components.evaluator.predict import split_files
+    from evergreen.components.model_server import rows
 
-    if not count or not examples_uri or not evaluation_uri:
+    there = examples_uri and evaluation_uri and os.path.isdir(examples_uri)
+    if not count or not there or not os.path.exists(os.path.join(evaluation_uri, tables.PREDICTIONS_FILE)):
         return None
-    files = split_files(examples_uri, EXAM)
-    path = os.path.join(evaluation_uri, tables.PREDICTIONS_FILE)
-    if not files or not os.path.exists(path):
-        return None
-    table = tables.read(path, ["split", "row", "prediction"])
-    exam = table.filter(np.asarray(table["split"]) == EXAM).sort_by("row")
-    answers = exam["prediction"].to_numpy().astype(np.float64)
-    wanted = np.unique(np.linspace(0, len(answers) - 1, min(count, len(answers))).astype(int)) if len(answers) else []
-    serialized = _records(files, set(map(int, wanted)))
-    if not serialized:
-        return None
-    return Rows(tuple(serialized[i] for i in sorted(serialized)), answers[sorted(serialized)])
+    return rows.exam(examples_uri, evaluation_uri, count)
 
 
-def _records(files: list[str], wanted: set[int]) -> dict[int, bytes]:
-    import tensorflow as tf
-
-    compression = "GZIP" if files[0].endswith(".gz") else ""
-    found = {}
-    for row, record in enumerate(tf.data.TFRecordDataset(files, compression_type=compression).as_numpy_iterator()):
-        if row in wanted:
-            found[row] = record
-            if len(found) == len(wanted):
-                break
-    return found
+def one(rows: Rows, turn: int) -> Rows:
+    """Returns one of the rows, another one each turn."""
+    index = turn % len(rows.serialized)
+    return Rows(rows.serialized[index : index + 1], rows.expected[index : index + 1], rows.numbers[index : index + 1])
 
 
 def ask(
@@ -116,23 +90,16 @@ def input_name(client: Any, model: str, version: int) -> str:
     return next(iter(signature.inputs), "examples") if signature else "examples"
 
 
-def difference(answers: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
+def difference(answers: np.ndarray, rows: Rows, tolerance: float) -> str:
     """Says how a server's answers differ from the Trainer's.
 
     Args:
       answers: float64, [rows].
-      expected: the same of the Trainer's model.
-      tolerance: how far one may be from the other, absolutely and as a share of it.
+      rows: the rows with what is right.
+      tolerance: see `evergreen.components.model_server.compare`.
 
     Returns:
-      A sentence with the worst row; empty where they are equal as far as that.
+      A sentence with the worst row; empty where they agree.
     """
-    apart = np.abs(answers - expected)
-    wrong = ~(apart <= tolerance + tolerance * np.abs(expected)) & ~(np.isnan(answers) & np.isnan(expected))
-    if not wrong.any():
-        return ""
-    worst = int(np.argmax(np.where(wrong, np.nan_to_num(apart, nan=np.inf), -1.0)))
-    return (
-        f"{int(wrong.sum())} of {len(answers)} answers differ from the Trainer's own; row {worst}: received "
-        f"{answers[worst]:.6g}, expected {expected[worst]:.6g} (tolerance {tolerance:g})"
-    )
+    found = compare.differences({OUTPUT: rows.expected}, {OUTPUT: answers}, tolerance, rows.numbers)
+    return found[0] if found else ""

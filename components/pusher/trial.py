@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evergreen.components.errors import EvergreenError
+from evergreen.components.model_server.rows import Rows
 from evergreen.components.pusher import canary, probe
 from evergreen.components.pusher.canary import Counters, Probes
 from evergreen.components.pusher.watch_plan import CanarySettings
@@ -72,7 +73,7 @@ def run(
     clients: Mapping[str, Any],
     model: str,
     version: int,
-    rows: probe.Rows | None,
+    rows: Rows | None,
     input_name: str,
     limits: CanarySettings,
     tolerance: float,
@@ -122,7 +123,7 @@ def run(
                 # By turns, so that neither always finds the machine as the other left it.
                 for label in (limits.stable, limits.label) if turn % 2 else (limits.label, limits.stable):
                     asked, check = (new, tolerance) if label == limits.label else (stable, None)
-                    _ask(client, model, label, _one(rows, turn), input_name, check, asked)
+                    _ask(client, model, label, probe.one(rows, turn), input_name, check, asked)
         time.sleep(max(0.0, min(pause, began + duration - time.monotonic())))
     raise AssertionError("unreachable")
 
@@ -137,13 +138,8 @@ def _scrape_all(urls: Sequence[str], model: str, known: Mapping[str, Counters]) 
     return found
 
 
-def _one(rows: probe.Rows, turn: int) -> probe.Rows:
-    index = turn % len(rows.serialized)
-    return probe.Rows(rows.serialized[index : index + 1], rows.answers[index : index + 1])
-
-
 def _ask(
-    client: Any, model: str, label: str, rows: probe.Rows, input_name: str, tolerance: float | None, asked: _Asked
+    client: Any, model: str, label: str, rows: Rows, input_name: str, tolerance: float | None, asked: _Asked
 ) -> None:
     began = time.monotonic()
     try:
@@ -152,7 +148,7 @@ def _ask(
         asked.errors.append(f"{client.address}: {getattr(error, 'details', '') or error.reason or error.headline}")
         return
     seconds = time.monotonic() - began
-    wrong = probe.difference(answers, rows.answers, tolerance) if tolerance is not None else ""
+    wrong = probe.difference(answers, rows, tolerance) if tolerance is not None else ""
     if wrong:
         asked.errors.append(f"{client.address}: {wrong}")
     else:

@@ -171,12 +171,12 @@ class Watch:
             watch_plan.write_pending(self.base, pending)
             return dataclasses.replace(self._withdraw(pending), measured=measured)
         watch_plan.forget_pending(self.base)
-        count = len(self.settings.servers)
-        where = f"{self.settings.servers[0]} answers" if count == 1 else f"{count} servers answer"
-        tried = (
-            f", after {self.settings.canary.minutes:g} minutes of trial" if measured and self.settings.canary else ""
-        )
-        return Watched(pending.version, "", f"{where} answers with version {pending.version}{tried}.", measured)
+        servers = self.settings.servers
+        text = f"{servers[0]} answers" if len(servers) == 1 else f"{len(servers)} servers answer"
+        text += f" with version {pending.version}"
+        if measured and self.settings.canary is not None:
+            text += f", after a trial of {self.settings.canary.minutes:g} minutes"
+        return Watched(pending.version, "", f"{text}.", measured)
 
     def move_labels(self, wanted: Mapping[str, int | None]) -> None:
         """Moves labels: in the file first, so that a server that starts now has them, then in every server.
@@ -263,7 +263,7 @@ class Watch:
                     answers = probe.ask(self._client(server), self.model, rows, name, version=version)
                 except EvergreenError as error:
                     return f"{server} does not answer for version {version}: {error.reason or error.headline}", {}
-                wrong = probe.difference(answers, rows.answers, settings.tolerance)
+                wrong = probe.difference(answers, rows, settings.tolerance)
                 if wrong:
                     return f"{server}: {wrong}", {}
         measured: dict[str, Any] = {}
@@ -344,28 +344,31 @@ class Watch:
             publish.withdraw(self.base, version, pending.reason)
         text = f"Withdrew version {version}: {pending.reason}."
         live = versions.live_version(self.base)
-        if live is not None:
-            silent = self._wait_back(live)
-            if silent:
-                warnings.append(f"{silent} did not answer with version {live} again within the time.")
-            else:
-                text += f" Version {live} answers again."
+        silent = self._wait_back(version, live)
+        if silent:
+            warnings.append(f"{silent} did not let go of version {version} within the time; look at the server's log.")
+        elif live is not None:
+            text += f" Version {live} answers again."
         watch_plan.forget_pending(self.base)
         return Watched(version, pending.reason, text, {}, tuple(warnings))
 
-    def _wait_back(self, version: int) -> str:
-        """Waits until every server answers with the earlier version; returns who does not.
+    def _wait_back(self, version: int, live: int | None) -> str:
+        """Waits until every server answers with the live version and not with a withdrawn one; returns who does not.
 
-        A server may say END of it meanwhile: it unloaded the version when the newer one came.
+        A server may say END of the live one meanwhile: it unloaded that when the newer one came.
         """
         began = time.monotonic()
         while True:
-            seen = [self._see(server, version) for server in self.settings.servers]
-            missing = [one.server for one in seen if one.state != watch_plan.AVAILABLE]
+            missing = []
+            for server in self.settings.servers:
+                gone = self._see(server, version).state not in (watch_plan.AVAILABLE, watch_plan.UNREACHABLE)
+                if not gone or (live is not None and self._see(server, live).state != watch_plan.AVAILABLE):
+                    missing.append(server)
             waited = time.monotonic() - began
             if not missing or waited >= self.settings.timeout:
                 return ", ".join(missing)
-            self._say(None, f"waiting for {missing[0]} to answer with version {version} again, {waited:.0f} s")
+            doing = f"answer with version {live} again" if live is not None else f"unload version {version}"
+            self._say(None, f"waiting for {missing[0]} to {doing}, {waited:.0f} s")
             time.sleep(_POLL_S)
 
 

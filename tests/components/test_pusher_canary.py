@@ -29,9 +29,7 @@ def counters(ok: int, errors: int = 0, mean: float = 0.01) -> Counters:
 
 def judged(before=None, during=None, stable=None, new=None, over=True) -> list[str]:
     nothing = Counters()
-    return canary.judge(
-        LIMITS, before or nothing, during or nothing, stable or Probes(), new or Probes(), over=over
-    )
+    return canary.judge(LIMITS, before or nothing, during or nothing, stable or Probes(), new or Probes(), over=over)
 
 
 def test_a_page_is_read_for_one_model():
