@@ -37,7 +37,7 @@ class Recorder(Servable):
         self.unloaded = True
 
 
-@pytest.fixture()
+@pytest.fixture
 def batched():
     from evergreen.serving.batching import Batched
 

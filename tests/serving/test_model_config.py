@@ -64,5 +64,5 @@ def test_a_wrong_config_is_refused(text, code, words):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ServingError, match="nowhere.config cannot be read: No such file"):
+    with pytest.raises(ServingError, match=r"nowhere\.config cannot be read: No such file"):
         model_config.read(tmp_path / "nowhere.config")
