@@ -6,8 +6,8 @@ values the graph refuses fails alone, and requests of different shapes or output
 the other, where TensorFlow Serving fails all of them.
 
 A signature is batched over dimension 0 of all inputs. Where an output asked for does not have it (a scalar, say),
-nothing can be split: the log says so once, and requests for these outputs run one by one from then on. So do requests without rows,
-with scalars, or with inputs of different numbers of rows.
+nothing can be split: the log says so once, and requests for these outputs run one by one from then on. So do requests
+without rows, with scalars, or with inputs of different numbers of rows.
 """
 
 from __future__ import annotations
