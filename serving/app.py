@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 
-from evergreen.serving import batching_config, flags as flags_module, model_config, monitoring_config
+from evergreen.serving import batching_config, model_config, monitoring_config
+from evergreen.serving import flags as flags_module
 from evergreen.serving.flags import Flags
 from evergreen.serving.grpc_front import GrpcFront
 from evergreen.serving.manager import Manager, ManagerOptions

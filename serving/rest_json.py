@@ -1,8 +1,8 @@
 """The bodies of REST requests and answers: JSON to arrays and back, as TensorFlow Serving does it. Pure.
 
 Decoding has a fast path, which lets NumPy read a whole list at once and gives up at anything unusual, and a careful
-one, which goes value by value and finds the words for what is wrong. Encoding writes floats in the shortest form that reads
-back as the same float32 (json.dumps would write a float32 of 0.1 as 0.10000000149011612).
+one, which goes value by value and finds the words for what is wrong. Encoding writes floats in the shortest form that
+reads back as the same float32 (json.dumps would write a float32 of 0.1 as 0.10000000149011612).
 """
 
 from __future__ import annotations
