@@ -143,13 +143,13 @@ class Client:
         """Ends the connection."""
         self._channel.close()
 
-    def status(self, model: str, version: int | None = None, timeout_s: float | None = None) -> list[Status]:
+    def status(self, model: str, version: int | None = None, wait_s: float | None = None) -> list[Status]:
         """Asks for a model's versions.
 
         Args:
           model: its name.
           version: only this one.
-          timeout_s: the longest that this request may take, in seconds; by default as any other.
+          wait_s: for how many seconds to wait for a server that is not there yet; by default not at all.
 
         Returns:
           Every version that the server knows, in its order: newest first.
@@ -158,7 +158,7 @@ class Client:
           ServerError: there is no server, or it knows no version of the model (`code` is NOT_FOUND).
         """
         request = messages.GetModelStatusRequest(model_spec=_spec(model, version))
-        answer = self._call(_MODEL + "GetModelStatus", request, messages.GetModelStatusResponse, timeout_s)
+        answer = self._call(_MODEL + "GetModelStatus", request, messages.GetModelStatusResponse, wait_s)
         return [
             Status(
                 found.version,
@@ -187,10 +187,10 @@ class Client:
             time (`code` is DEADLINE_EXCEEDED), with what was seen last.
         """
         end = time.monotonic() + seconds
-        last = "the server was not asked"
+        last = "nobody answers"
         while True:
             try:
-                (status,) = self.status(model, version, max(0.1, min(self.timeout_s, end - time.monotonic())))
+                (status,) = self.status(model, version, max(0.1, end - time.monotonic()))
             except ServerError as error:
                 if error.code not in (
                     grpc.StatusCode.NOT_FOUND,
@@ -198,7 +198,8 @@ class Client:
                     grpc.StatusCode.DEADLINE_EXCEEDED,
                 ):
                     raise
-                last = error.details
+                if error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    last = error.details
             else:
                 if status.state == AVAILABLE:
                     return status
@@ -335,14 +336,16 @@ class Client:
             code = _CODES.get(answer.status.error_code, grpc.StatusCode.UNKNOWN)
             raise self._refused("HandleReloadConfigRequest", code, answer.status.error_message)
 
-    def _call(self, method: str, request: Any, response: Any, timeout_s: float | None = None) -> Any:
+    def _call(self, method: str, request: Any, response: Any, wait_s: float | None = None) -> Any:
         call = self._channel.unary_unary(
             method,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=response.FromString,
         )
         try:
-            return call(request, timeout=timeout_s or self.timeout_s)
+            # Without a waiting call nobody drives the connection: gRPC tries again after five seconds only.
+            timeout_s = self.timeout_s if wait_s is None else min(wait_s, self.timeout_s)
+            return call(request, timeout=timeout_s, wait_for_ready=wait_s is not None)
         except grpc.RpcError as error:
             raise self._refused(method.rsplit("/", 1)[-1], error.code(), error.details() or "") from None
 

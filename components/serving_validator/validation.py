@@ -21,7 +21,8 @@ from evergreen.components.serving_validator.report import Report
 from evergreen.components.serving_validator.settings import ServingSettings
 
 _METRICS = "/monitoring/prometheus/metrics"
-_LOAD = re.compile(r"^:tensorflow:cc:saved_model:load_latency\{[^}]*\}\s+([0-9.e+]+)", re.MULTILINE)
+# Microseconds by path; the built-in server gives a histogram, of which this is the sum.
+_LOAD = re.compile(rf'^:tensorflow:cc:saved_model:load_latency(?:_sum)?\{{.*/{MODEL}/{VERSION}"[^}}]*\}}\s+(\S+)', re.M)
 
 
 @dataclasses.dataclass(frozen=True)
