@@ -124,7 +124,7 @@ class _Builder:
             validator = self.serve(examples, trainer, evaluator, quantizer)
         serving = self.add(Gate(property="blessed", infra_blessing=validator.outputs["blessing"]), "ServingGate")
         with Cond(serving.is_open()):
-            self.push(examples, champion, trainer, evaluator, quantizer, validator)
+            self.push(champion, trainer, evaluator, quantizer, validator, self.push_inputs(schema, examples, evaluator))
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -313,7 +313,20 @@ class _Builder:
             "ServingValidator",
         )
 
-    def push(self, examples: Any, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any) -> None:
+    def push_inputs(self, schema: Any, examples: Any, evaluator: Any) -> dict[str, Any]:
+        """Returns what warm-up requests are made of and servers asked about; rows of people only where wanted."""
+        publish, channels = self.config.publish, {}
+        if publish.warmup == "schema":
+            channels["schema"] = schema.outputs["schema"]
+        if publish.warmup == "real" or publish.server is not None:
+            channels["examples"] = examples.outputs["examples"]
+        if publish.server is not None:
+            channels["evaluation"] = evaluator.outputs["evaluation"]
+        return channels
+
+    def push(
+        self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any, inputs: dict[str, Any]
+    ) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -323,13 +336,12 @@ class _Builder:
                 quantization_report=quantizer.outputs["report"],
                 infra_blessing=validator.outputs["blessing"],
                 champion=champion.outputs["model"],
-                examples=examples.outputs["examples"],
-                evaluation=evaluator.outputs["evaluation"],
                 settings=json.dumps(self.config.publish_settings(), sort_keys=True),
                 span=self.target.span,
                 span_version=self.target.version,
                 name=self.config.name,
                 fingerprint=self.push_fingerprint(),
+                **inputs,
             ),
             "Pusher",
         )

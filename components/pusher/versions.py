@@ -28,6 +28,7 @@ from evergreen.components.errors import ConfigError, EvergreenError
 MAX_VERSION = 2**63 - 1
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 TFLITE_FILE = "model.tflite"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 LOCK_FILE = ".publish.lock"
 HOLD_FILE = ".hold.json"
 _HIGHEST_FILE = ".highest-version"
