@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,19 @@ _EXECUTION_TYPE = "evergreen.Rollback"
 _PUSHED_TYPE = "PushedModel"
 
 
-def roll_back(config: Config, store: Store, to: int | None) -> tuple[rollback.Restored, list[str]]:
+def roll_back(
+    config: Config, store: Store, to: int | None, say: Callable[[str], None] = lambda text: None
+) -> tuple[rollback.Restored, list[str]]:
     """Makes an earlier version's model live again, and records that as a run.
 
     Args:
       config: the project's configuration.
       store: its metadata store.
       to: the version to restore; None for the one before the live model.
+      say: told what is waited for, again and again, while labels are moved.
 
     Returns:
-      What was done, and in words what could not be written down.
+      What was done, and in words what could not be: written down, or the labels moved.
 
     Raises:
       EvergreenError: it could not be done.
@@ -63,7 +67,23 @@ def roll_back(config: Config, store: Store, to: int | None) -> tuple[rollback.Re
             _end(config, store, run_id, execution_id, done.path, done.restores)
         except Exception as error:
             warnings.append(_unrecorded(error))
-    return done, warnings
+    return done, [*warnings, *_relabel(config, done.version, say)]
+
+
+def _relabel(config: Config, version: int, say: Callable[[str], None]) -> list[str]:
+    """Points the servers' labels at the restored version; returns why that was not possible."""
+    if config.publish.models_config is None:
+        return []
+    from evergreen.components.pusher import watch, watch_plan
+
+    settings = watch_plan.parse_settings(config.publish_settings())
+    try:
+        words = watch.relabel(
+            settings, config.publish.base_path, config.name, version, lambda fraction, text: say(text)
+        )
+    except EvergreenError as error:
+        words = f"The labels stay where they are: {error.headline}: {error.reason}"
+    return [words] if words else []
 
 
 def adopt(config: Config, store: Store, run: Run, records: list[VersionRecord]) -> int:

@@ -236,3 +236,45 @@ def test_a_version_that_never_came_to_be_is_forgotten(world):
     watch_plan.write_pending(world.base, watch_plan.Pending(77, world.model))
     assert world.finish(world.settings()) is None
     assert watched_nothing(world)
+
+
+class TestExecutor:
+    """The Pusher itself: what it leaves in its PushedModel, and what stays of its version."""
+
+    def artifact(self, kind: str, uri: str, number: int = 0):
+        from tfx.types import standard_artifacts
+
+        made = getattr(standard_artifacts, kind)()
+        made.uri, made.id = uri, number
+        return made
+
+    def push(self, world, models, number, uris, folder):
+        from evergreen.components.pusher import executor
+
+        home = folder / f"model{number}"
+        home.mkdir()
+        (home / "Format-Serving").symlink_to(models[number])
+        pushed = self.artifact("PushedModel", str(folder / f"pushed{number}"))
+        inputs = {
+            "model": [self.artifact("Model", str(home), number)],
+            "examples": [self.artifact("Examples", uris[0])],
+            "evaluation": [self.artifact("ModelEvaluation", uris[1])],
+        }
+        settings = {"base_path": str(world.base), "warmup": "none", **world.settings()}
+        properties = {"settings": json.dumps(settings), "span": number, "name": world.model}
+        executor.Executor().Do(inputs, {"pushed_model": [pushed]}, properties)
+        return pushed
+
+    def test_a_withdrawn_version_is_marked_with_its_reason(self, world, models, tmp_path):
+        right = self.push(world, models, 1, world.rows(1.0), tmp_path)
+        assert right.get_int_custom_property("withdrawn") == 0
+        assert right.get_int_custom_property("published") == right.get_int_custom_property("pushed") == 1
+        assert f"{world.server.grpc} answers with version" in right.get_string_custom_property("message")
+        wrong = self.push(world, models, 2, world.rows(7.0), tmp_path)
+        assert wrong.get_int_custom_property("withdrawn") == 1
+        assert wrong.get_int_custom_property("published") == wrong.get_int_custom_property("pushed") == 0
+        assert "expected 7" in wrong.get_string_custom_property("reason")
+        version = int(wrong.get_string_custom_property("pushed_version"))
+        assert json.loads((Path(wrong.uri) / "evergreen.json").read_text())["version"] == version
+        assert versions.live_version(world.base) == int(right.get_string_custom_property("pushed_version"))
+        assert world.answer() == 1.0

@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+import serving_world
 from pusher_world import Project
 
 from evergreen.components.pusher import placing, publish, rollback, versions
@@ -155,3 +156,14 @@ def test_a_rollback_that_was_killed_is_put_right_by_the_next_start(project, mome
         assert found.adopted == {recorded.id: live}
         assert property_value(store.outputs(recorded.stages[0].execution_id)["pushed_model"][0], "restores") == 1001
     assert not recovery.recover(loaded, store)
+
+
+def test_labels_that_no_server_takes_keep_no_rollback_from_being_done(project, capsys):
+    (project.root / "models.config").write_text('model_config_list { config { name: "flights" base_path: "/b" } }')
+    port = serving_world.free_port()
+    sets = (f"publish.server=127.0.0.1:{port}", "publish.models_config=models.config", "publish.watch.timeout=1")
+    status, text = run(capsys, "rollback", *(part for one in sets for part in ("--set", one)))
+    live = versions.live_version(project.base)
+    assert status == 0 and f"now version {live} restores version 1001" in text
+    assert "warning The labels stay where they are: 127.0.0.1" in text
+    assert "version_labels" not in (project.root / "models.config").read_text()
