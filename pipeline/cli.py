@@ -31,6 +31,8 @@ COMMANDS = {
     "release": "Let publishing go on after a rollback.",
     "runs": "List the runs and how they ended.",
     "logs": "Show a run's log, or a stage's.",
+    "serve": "Serve the published versions.",
+    "predict": "Send rows to a running server.",
     "worker": "Take part in the trainings of another host.",
     "scaling": "Measure and predict what more devices would bring.",
     "doctor": "Find out what is wrong with this machine or project.",

@@ -7,8 +7,10 @@ server answers in tenths of a second.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -314,12 +316,7 @@ class Client:
         )
         answer = self._call(_PREDICTION + "GetModelMetadata", request, messages.GetModelMetadataResponse)
         found = messages.SignatureDefMap.FromString(answer.metadata["signature_def"].value)
-        return {
-            name: Signature(_tensors(one.inputs), _tensors(one.outputs), one.method_name)
-            for name, one in found.signature_def.items()
-            # TensorFlow's own way to initialize a SavedModel stands among its signatures.
-            if name != "__saved_model_init_op"
-        }
+        return _signatures(found.signature_def)
 
     def reload(self, config: Any) -> None:
         """Gives the server another configuration, which replaces the whole of the earlier one.
@@ -375,6 +372,29 @@ def _spec(model: str, version: int | None = None, label: str | None = None, sign
     if signature is not None:
         spec.signature_name = signature
     return spec
+
+
+def saved_signatures(folder: str | os.PathLike[str]) -> dict[str, Signature]:
+    """Reads the signatures of a SavedModel from its file, as a server would tell them.
+
+    Args:
+      folder: of the SavedModel.
+
+    Returns:
+      The signatures by name; none where there is no `saved_model.pb`.
+    """
+    path = Path(folder) / "saved_model.pb"
+    graphs = messages.SavedModel.FromString(path.read_bytes()).meta_graphs if path.is_file() else []
+    return _signatures(graphs[0].signature_def) if graphs else {}
+
+
+def _signatures(found: Mapping[str, Any]) -> dict[str, Signature]:
+    return {
+        name: Signature(_tensors(one.inputs), _tensors(one.outputs), one.method_name)
+        for name, one in found.items()
+        # TensorFlow's own way to initialize a SavedModel stands among its signatures.
+        if name != "__saved_model_init_op"
+    }
 
 
 def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:

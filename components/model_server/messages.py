@@ -1,8 +1,8 @@
-"""The messages of TensorFlow Serving's gRPC services that a client needs, without TensorFlow.
+"""The messages of TensorFlow Serving's gRPC services that a client needs, and of the files that it serves.
 
-The classes of tensorflow-serving-api import TensorFlow for the tensor's message, which takes seconds; a command that
-sends a few rows takes tenths of one. These have the same fields under the same numbers, so the same bytes; fields that
-no client of ours reads are left out. They live in a descriptor pool of their own, beside the generated ones.
+No TensorFlow here: the classes of tensorflow-serving-api import it for the tensor's message, which takes seconds; a
+command that sends a few rows takes tenths of one. These have the same fields under the same numbers, so the same bytes;
+fields that no client of ours reads are left out. Their descriptor pool is their own, so they stand beside the others.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "outputs": (2, "{}TensorInfo"),
         "method_name": (3, "string"),
     },
+    "MetaGraphDef": {"signature_def": (5, "{}SignatureDef")},
+    "SavedModel": {"meta_graphs": (2, "*MetaGraphDef")},
     "SignatureDefMap": {"signature_def": (1, "{}SignatureDef")},
     "BytesList": {"value": (1, "*bytes")},
     "FloatList": {"value": (1, "*float")},
@@ -128,5 +130,6 @@ PredictRequest: Any = _made["PredictRequest"]
 PredictResponse: Any = _made["PredictResponse"]
 ReloadConfigRequest: Any = _made["ReloadConfigRequest"]
 ReloadConfigResponse: Any = _made["ReloadConfigResponse"]
+SavedModel: Any = _made["SavedModel"]
 SignatureDefMap: Any = _made["SignatureDefMap"]
 TensorProto: Any = _made["TensorProto"]
