@@ -33,6 +33,7 @@ COMMANDS = {
     "logs": "Show a run's log, or a stage's.",
     "serve": "Serve the published versions.",
     "predict": "Send rows to a running server.",
+    "skew": "Compare served requests with what the live model learnt.",
     "worker": "Take part in the trainings of another host.",
     "scaling": "Measure and predict what more devices would bring.",
     "doctor": "Find out what is wrong with this machine or project.",
