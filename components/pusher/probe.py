@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import grpc
 import numpy as np
 
 from evergreen.components.errors import EvergreenError
@@ -15,6 +16,8 @@ from evergreen.components.model_server import compare
 from evergreen.components.model_server.rows import Rows
 
 SIGNATURE, OUTPUT = "serving_default", "predictions"
+# What a server says that is only too busy for the moment.
+BUSY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def load(examples_uri: str, evaluation_uri: str, count: int) -> Rows | None:

@@ -74,7 +74,6 @@ def run(
     model: str,
     version: int,
     rows: Rows | None,
-    input_name: str,
     limits: CanarySettings,
     tolerance: float,
     say: Say,
@@ -86,14 +85,17 @@ def run(
       model: the model's name.
       version: the version on trial.
       rows: what to ask; None to read the servers' metrics only.
-      input_name: of the signature that takes them.
       limits: what is allowed, and how long it takes.
       tolerance: see `probe.difference`; the new version's answers are checked, the stable one's are another model's.
       say: told how far the trial is.
 
     Returns:
       The result. A server whose metrics cannot be read during the trial is left out for the moment.
+
+    Raises:
+      EvergreenError: a server does not say what the version's signatures are.
     """
+    input_name = probe.input_name(next(iter(clients.values())), model, version) if rows is not None else ""
     before = _scrape_all(limits.metrics, model, {})
     latest: dict[str, Counters] = dict(before)
     stable, new = _Asked(), _Asked()

@@ -17,28 +17,22 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from evergreen.components import atomic
-from evergreen.components.errors import ConfigError, EvergreenError, LockHeld
+from evergreen.components.errors import EvergreenError, LockHeld
+from evergreen.components.model_server.rows import Rows
 from evergreen.components.pusher import labels, probe, publish, trial, versions, watch_plan
-from evergreen.components.pusher.watch_plan import Pending, Seen, State, Watched, WatchSettings
+from evergreen.components.pusher.servers import POLL_S, ServerAway, Servers
+from evergreen.components.pusher.watch_plan import Pending, State, Watched, WatchSettings
 
 Say = Callable[[float | None, str], None]
 
 LOCK_FILE = ".watch.lock"
-_POLL_S = 0.25
-_REQUEST_S = 10.0
-_RELOAD_S = 30.0
-
-
-class ServerAway(EvergreenError):
-    """A server of `publish.server` does not answer; nothing is wrong with the model."""
-
-    retryable = True
+_TRIES, _TRY_AGAIN_S = 5, 1.0
 
 
 class LabelsNotMoved(EvergreenError):
@@ -60,14 +54,13 @@ class Watch:
         self.base = versions.local_path(base_path)
         self.model = model
         self._say = say
-        self._clients: dict[str, Any] = {}
-        self._stack = ExitStack()
+        self._servers = Servers(settings.servers, model)
 
     def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self._servers.__exit__()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -97,7 +90,9 @@ class Watch:
         present = versions.list_entries(self.base)
         live = versions.live_of(present)
         for server in self.settings.servers:
-            self._check_server(server, live)
+            self._servers.check_there(server, "nothing was published", "what was trained is kept")
+            if live is not None:
+                self._servers.check_reads(server, self.base, live)
         if self.settings.canary is not None:
             for url in self.settings.canary.metrics:
                 try:
@@ -145,7 +140,9 @@ class Watch:
             return Watched(pending.version, "", text)
         if not pending.reason:
             for server in self.settings.servers:
-                self._check_server(server, None, pending.version)
+                headline = f"version {pending.version} is published, but its watch cannot be finished"
+                step = "or take `publish.server` out, and the version stays"
+                self._servers.check_there(server, headline, step)
         return self.run()
 
     def run(self) -> Watched:
@@ -196,49 +193,13 @@ class Watch:
         if changed != text:
             atomic.write_file(path, changed)
         config = labels.parse(changed, path)
-        refused = []
-        for server in self.settings.servers:
-            words = self._reload(server, config)
-            if words:
-                refused.append(f"{server}: {words}")
+        refused = self._servers.reload(config)
         if refused:
             raise LabelsNotMoved(
                 "a server did not take the labels",
                 "; ".join(refused),
                 "Reload the server's configuration, or start it anew.",
             )
-
-    def _client(self, server: str) -> Any:
-        if server not in self._clients:
-            from evergreen.components.model_server.client import Client
-
-            self._clients[server] = self._stack.enter_context(Client(server, _REQUEST_S))
-        return self._clients[server]
-
-    def _check_server(self, server: str, live: int | None, awaited: int | None = None) -> None:
-        from evergreen.components.model_server.client import ServerError
-
-        try:
-            self._client(server).status(self.model)
-        except ServerError as error:
-            if error.code.name != "NOT_FOUND":
-                if awaited is None:
-                    headline, step = "nothing was published", "what was trained is kept"
-                else:
-                    headline = f"version {awaited} is published, but its watch cannot be finished"
-                    step = "or take `publish.server` out, and the version stays"
-                raise ServerAway(
-                    f"{headline}: the server {server} does not answer",
-                    error.details,
-                    f"Start it (`evergreen serve`), or correct `publish.server`, and run again; {step}.",
-                ) from error
-            if live is not None:
-                raise ConfigError(
-                    f"nothing was published: the server {server} does not serve the model `{self.model}`",
-                    f"it says: {error.details}; {self.base} holds version {live}",
-                    f"Start it with --model_name={self.model} --model_base_path={self.base}, or with a models.config "
-                    "that names both.",
-                ) from error
 
     def _moving(self, version: int) -> dict[str, int]:
         """Returns the labels that a push moves to the new version when all is well."""
@@ -254,45 +215,64 @@ class Watch:
         if reason:
             return reason, {}
         rows = probe.load(pending.examples_uri, pending.evaluation_uri, settings.rows)
-        name = "examples"
         if rows is not None:
             self._say(None, f"comparing {len(rows.serialized)} answers with the Trainer's own")
             for server in settings.servers:
-                try:
-                    name = probe.input_name(self._client(server), self.model, version)
-                    answers = probe.ask(self._client(server), self.model, rows, name, version=version)
-                except EvergreenError as error:
-                    return f"{server} does not answer for version {version}: {error.reason or error.headline}", {}
-                wrong = probe.difference(answers, rows, settings.tolerance)
+                wrong = self._compare(server, version, rows)
                 if wrong:
-                    return f"{server}: {wrong}", {}
+                    return wrong, {}
         measured: dict[str, Any] = {}
-        stable = self._stable_before(version)
-        if settings.canary is not None and stable is not None:
+        stable = None if self._has_passed(version) else self._before(version)
+        if settings.canary is not None and stable is not None and self._is_live(version):
             # Both have a place from here on: clients that ask for `stable` are not moved by the trial.
             self.move_labels({settings.canary.stable: stable, settings.canary.label: version})
-            clients = {server: self._client(server) for server in settings.servers}
-            result = trial.run(clients, self.model, version, rows, name, settings.canary, settings.tolerance, self._say)
+            clients = {server: self._servers.client(server) for server in settings.servers}
+            result = trial.run(clients, self.model, version, rows, settings.canary, settings.tolerance, self._say)
             measured = result.measured
             if result.reasons:
                 return "; ".join(result.reasons), measured
-        self.move_labels(self._moving(version))
+        if self._is_live(version):
+            self.move_labels(self._moving(version))
         return "", measured
 
-    def _stable_before(self, version: int) -> int | None:
-        """Returns what `stable` points to, or the version before the new one; None for a first version."""
-        present = {v for v, path in versions.list_entries(self.base).items() if versions.is_complete(path)}
+    def _is_live(self, version: int) -> bool:
+        """Whether nobody has published another version, or rolled back, meanwhile: the labels are theirs then."""
+        return versions.live_version(self.base) == version
+
+    def _compare(self, server: str, version: int, rows: Rows) -> str:
+        """Compares a server's answers with the Trainer's; returns what is wrong."""
+        client = self._servers.client(server)
+        for left in reversed(range(_TRIES)):
+            try:
+                name = probe.input_name(client, self.model, version)
+                answers = probe.ask(client, self.model, rows, name, version=version)
+            except EvergreenError as error:
+                if left and getattr(error, "code", None) in probe.BUSY:
+                    time.sleep(_TRY_AGAIN_S)  # a server under load may be too busy for a moment
+                    continue
+                return f"{server} does not answer for version {version}: {error.reason or error.headline}"
+            wrong = probe.difference(answers, rows, self.settings.tolerance)
+            return f"{server}: {wrong}" if wrong else ""
+        raise AssertionError("unreachable")
+
+    def _before(self, version: int) -> int | None:
+        """Returns what `stable` points to, else the version before the new one; None where there is neither."""
+        present = {v for v, path in versions.list_entries(self.base).items() if versions.is_complete(path)} - {version}
+        stable = None
         if self.settings.models_config is not None:
-            labelled = labels.read(self.settings.models_config, self.model).get(self.settings.stable)
-            if labelled in present and labelled != version:
-                return labelled
-        return max((v for v in present if v < version), default=None)
+            stable = labels.read(self.settings.models_config, self.model).get(self.settings.stable)
+        return stable if stable in present else max((v for v in present if v < version), default=None)
+
+    def _has_passed(self, version: int) -> bool:
+        """Whether `stable` has moved already: a watcher may die between that and the end of the probation."""
+        path = self.settings.models_config
+        return path is not None and labels.read(path, self.model).get(self.settings.stable) == version
 
     def _wait(self, version: int) -> str:
         """Waits until every server has loaded a version; returns why it failed, or an empty text."""
         began = time.monotonic()
         while True:
-            seen = [self._see(server, version) for server in self.settings.servers]
+            seen = [self._servers.see(server, version) for server in self.settings.servers]
             waited = time.monotonic() - began
             verdict = watch_plan.judge(seen, version, waited, self.settings.timeout)
             if verdict.state is State.FAILED:
@@ -300,40 +280,12 @@ class Watch:
             if verdict.state is State.LOADED:
                 return ""
             self._say(min(0.99, waited / self.settings.timeout), verdict.text)
-            time.sleep(_POLL_S)
-
-    def _see(self, server: str, version: int) -> Seen:
-        from evergreen.components.model_server.client import ServerError
-
-        try:
-            found = next((s for s in self._client(server).status(self.model) if s.version == version), None)
-        except ServerError as error:
-            if error.code.name == "NOT_FOUND":
-                return Seen(server, watch_plan.UNKNOWN)
-            return Seen(server, watch_plan.UNREACHABLE, message=error.details)
-        if found is None:
-            return Seen(server, watch_plan.UNKNOWN)
-        return Seen(server, found.state, found.code.name != "OK", found.message)
-
-    def _reload(self, server: str, config: Any) -> str:
-        """Gives a server its configuration; returns its last words where it does not take it."""
-        from evergreen.components.model_server.client import ServerError
-
-        end = time.monotonic() + _RELOAD_S
-        while True:
-            try:
-                self._client(server).reload(config)
-                return ""
-            except ServerError as error:
-                # A version that has just been loaded, or a server that has just started, may take a moment.
-                if time.monotonic() >= end:
-                    return error.details
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     def _withdraw(self, pending: Pending) -> Watched:
         """Takes a version back: its labels first, which no server may look for, then its files."""
         version, warnings = pending.version, []
-        before = self._stable_before(version)
+        before = self._before(version)
         if self.settings.models_config is not None:
             theirs = [name for name, v in labels.read(self.settings.models_config, self.model).items() if v == version]
             try:
@@ -361,15 +313,15 @@ class Watch:
         while True:
             missing = []
             for server in self.settings.servers:
-                gone = self._see(server, version).state not in (watch_plan.AVAILABLE, watch_plan.UNREACHABLE)
-                if not gone or (live is not None and self._see(server, live).state != watch_plan.AVAILABLE):
+                gone = self._servers.see(server, version).state not in (watch_plan.AVAILABLE, watch_plan.UNREACHABLE)
+                if not gone or (live is not None and self._servers.see(server, live).state != watch_plan.AVAILABLE):
                     missing.append(server)
             waited = time.monotonic() - began
             if not missing or waited >= self.settings.timeout:
                 return ", ".join(missing)
             doing = f"answer with version {live} again" if live is not None else f"unload version {version}"
             self._say(None, f"waiting for {missing[0]} to {doing}, {waited:.0f} s")
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
 
 def protected(settings: WatchSettings, model: str) -> set[int]:

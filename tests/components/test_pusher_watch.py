@@ -103,7 +103,7 @@ def test_where_no_server_answers_nothing_is_published(world, models):
         pushed(world, models, 1, settings=world.settings(server=[world.server.grpc, nobody]))
     assert versions.list_entries(world.base) == {} and watched_nothing(world)
     publish.publish(world.base, world.candidate(models[1], 1), keep=3)
-    with pytest.raises(ConfigError, match="does not serve the model `another`"):
+    with pytest.raises(ConfigError, match="the server knows no such version of the model `another`"):
         watch.Watch(watch_plan.parse_settings(world.settings()), world.base, "another", print).check()
 
 
@@ -220,6 +220,15 @@ class TestKilled:
         third = push(world.base, world.canary(), world.candidate(models[1], 3)).version
         assert list(versions.list_entries(world.base)) == [first, third]
         assert withdrawal.list_withdrawn(world.base)[second].reason == "it was slow"
+        assert world.labels == {"canary": third, "stable": third}
+
+    def test_a_version_that_was_overtaken_takes_no_labels(self, world, models, killed):
+        _, second = killed
+        third = publish.publish(world.base, world.candidate(models[1], 3), keep=3).version
+        settings = watch_plan.parse_settings(world.canary())
+        assert watch.relabel(settings, world.base, world.model, third, lambda f, t: None) == ""
+        ended = world.finish(world.canary())
+        assert ended.version == second and not ended.withdrawn and watched_nothing(world)
         assert world.labels == {"canary": third, "stable": third}
 
     def test_a_server_that_is_away_now_judges_nothing(self, world, killed):
