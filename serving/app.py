@@ -37,7 +37,7 @@ def serve(flags: Flags) -> None:
         config = model_config.of_flags(flags.model_name, flags.model_base_path)
     monitoring = monitoring_config.read(flags.monitoring_config_file or None)
     metrics = Metrics()
-    manager = Manager(_options(flags), warm_up, metrics.load)
+    manager = Manager(_options(flags), warm_up, metrics.load, metrics.queued)
     log = RequestLog(manager.current_config, metrics.dropped)
     service = Service(manager, metrics, log)
     manager.start(config)
