@@ -32,15 +32,15 @@ _TYPES: dict[int, tuple[Any, str]] = {
     23: (np.uint64, "uint64_val"),
 }
 _STRING = 7
-_NUMBERS = {np.dtype(kind): number for number, (kind, _) in _TYPES.items()}
+_DTYPES = {number: np.dtype(kind) for number, (kind, _) in _TYPES.items()}
+_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 # A tensor may name one value for all of its elements; this many bytes of them are believed.
 _MAX_BYTES = 1 << 30
 
 
 def dtype_of(number: int) -> Any:
     """Returns the NumPy dtype of a DataType number; None for one that NumPy cannot hold."""
-    found = _TYPES.get(number)
-    return None if found is None else np.dtype(found[0])
+    return _DTYPES.get(number)
 
 
 def to_array(proto: Any) -> np.ndarray:
