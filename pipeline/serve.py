@@ -76,7 +76,8 @@ def serving(config: Config | None, arguments: Sequence[str]) -> Serving:
     Returns:
       What to start.
     """
-    given, notes = given_flags(arguments), []
+    given = given_flags(arguments)
+    notes: list[str] = []
     ours: dict[str, str] = {"port": str(GRPC_PORT), "rest_api_port": str(REST_PORT)}
     if config is not None and not names_model(arguments):
         ours |= _model_flags(config, given, notes)
@@ -174,8 +175,7 @@ def _example_row(signature: Signature, schema: Any) -> dict[str, Any]:
         elif tensor.dtype.kind == "i":
             value = int(feature.int_domain.min) if feature is not None and feature.HasField("int_domain") else 0
         else:
-            has_domain = feature is not None and feature.HasField("float_domain")
-            value = float(feature.float_domain.min) if has_domain and feature.float_domain.HasField("min") else 0.0
+            value = float(feature.float_domain.min) if feature is not None and feature.HasField("float_domain") else 0.0
         row[name] = value
         for size in reversed((tensor.shape or (-1, 1))[1:]):
             row[name] = [row[name]] * max(1, size)

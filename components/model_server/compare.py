@@ -14,6 +14,7 @@ def differences(
     given: Mapping[str, np.ndarray],
     tolerance: float,
     rows: Sequence[int] | None = None,
+    known: float = 0.0,
 ) -> list[str]:
     """Compares answers output by output.
 
@@ -25,6 +26,7 @@ def differences(
       given: the same from the server; outputs that nobody expected are ignored.
       tolerance: see above.
       rows: how the rows are called in a sentence; counted from 0 by default.
+      known: a difference of numbers that was measured before and counts nothing.
 
     Returns:
       A sentence for each output that differs: the worst row, both values, how many rows differ. None where none does.
@@ -41,13 +43,13 @@ def differences(
         if answer.shape != wanted.shape:
             found.append(f"`{name}` has the shape {list(answer.shape)}, expected {list(wanted.shape)}")
             continue
-        excess = _excess(wanted, answer, tolerance).reshape(len(wanted), -1).max(axis=1, initial=0)
+        excess = _excess(wanted, answer, tolerance, known).reshape(len(wanted), -1).max(axis=1, initial=0)
         if not (excess > 1).any():
             continue
         row, many = int(np.argmax(excess)), int(np.count_nonzero(excess > 1))
         found.append(
             f"`{name}` of row {rows[row] if rows is not None else row} is {_text(answer[row])}, expected "
-            f"{_text(wanted[row])}; {many} of {len(wanted)} rows differ by more than {tolerance:g}"
+            f"{_text(wanted[row])}; {many} of {len(wanted)} rows differ by more than {tolerance + known:g}"
         )
     return found
 
@@ -67,12 +69,12 @@ def largest(expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray])
     return found
 
 
-def _excess(wanted: np.ndarray, answer: np.ndarray, tolerance: float) -> np.ndarray:
+def _excess(wanted: np.ndarray, answer: np.ndarray, tolerance: float, known: float) -> np.ndarray:
     """Returns by how many times of the tolerance values are apart; infinite where they cannot be compared."""
     if wanted.dtype.kind in "fiub" and answer.dtype.kind in "fiub":
         first, second = wanted.astype(np.float64), answer.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            apart = np.abs(second - first) / (tolerance * np.maximum(1, np.abs(first)))
+            apart = np.maximum(0, np.abs(second - first) - known) / (tolerance * np.maximum(1, np.abs(first)))
         same = (first == second) | (np.isnan(first) & np.isnan(second))
         return np.where(same, 0, np.where(np.isnan(apart), np.inf, apart))
     return np.where(wanted == answer, 0, np.inf)

@@ -14,6 +14,7 @@ from tfx.types import artifact_utils
 
 from evergreen.components import model_layout
 from evergreen.components.serving_validator import validation
+from evergreen.components.serving_validator.replay import Lite
 from evergreen.components.serving_validator.report import Report
 from evergreen.components.serving_validator.settings import ServingSettings
 
@@ -39,7 +40,12 @@ class Executor(base_executor.BaseExecutor):
         if chosen:
             variant = chosen[0].get_string_custom_property("quantization")
             table = json.loads(reports[0].get_string_custom_property("table") or "{}") if reports else {}
-            lite = validation.Lite(model_layout.serving_dir(chosen[0].uri), variant, _difference(table, variant))
+            lite = Lite(
+                model_layout.serving_dir(chosen[0].uri),
+                variant,
+                raw=table.get("inputs") != "transformed",
+                difference=_difference(table, variant),
+            )
         result, log = validation.validate(
             validation.Inputs(
                 saved_model=model_layout.serving_dir(uris["model"]),

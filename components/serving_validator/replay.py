@@ -23,6 +23,23 @@ TRAINERS = "the Trainer's model"
 Arrays = dict[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Lite:
+    """The chosen TFLite variant.
+
+    Attributes:
+      folder: holds its `model.tflite`.
+      variant: its name.
+      raw: whether it takes raw features; else what the SavedModel transforms them into.
+      difference: how far its answers to the exam were from the SavedModel's; None where nobody measured.
+    """
+
+    folder: str
+    variant: str
+    raw: bool
+    difference: float | None
+
+
 class Replay:
     """The rows, and what became of asking about them.
 
@@ -66,24 +83,23 @@ class Replay:
             expected = None
             if name in (Names.SERVING_DEFAULT, Names.PREDICT_RAW):
                 expected = self._expected(signatures[name])
-            asked = _Asked(MODEL, name, inputs, whole, self.tolerance, singly=name == Names.SERVING_DEFAULT)
+            asked = _Asked(MODEL, name, inputs, whole, 0.0, singly=name == Names.SERVING_DEFAULT)
             found += self._ask(asked, by_grpc, by_rest, expected)
 
-    def tflite(self, by_grpc: Client, by_rest: RestClient, variant: str, difference: float | None) -> None:
-        """Asks a TFLite variant, which takes raw features or what the SavedModel transforms them into.
+    def tflite(self, by_grpc: Client, by_rest: RestClient, lite: Lite) -> None:
+        """Asks a TFLite variant.
 
         Args:
           by_grpc: a client.
           by_rest: a client of the same server.
-          variant: its name.
-          difference: how far its answers to the exam were from the SavedModel's; None where nobody measured.
+          lite: the variant.
 
         Raises:
           ServerError: the server refused a request or did not answer.
         """
-        found = self._begin(f"TFLite {variant}")
+        found = self._begin(f"TFLite {lite.variant}")
         signature = by_grpc.metadata(LITE_MODEL, VERSION)[Names.SERVING_DEFAULT]
-        if self._features & set(signature.inputs):
+        if lite.raw:
             given, whole = rows.dense(self.exam.serialized, signature.inputs)
         else:
             examples = {Names.EXAMPLES: rows.strings(self.exam.serialized)}
@@ -92,14 +108,13 @@ class Replay:
         if any(
             tensor.dtype.kind in "iu" and given[name].dtype.kind == "f" for name, tensor in signature.inputs.items()
         ):
-            self.notes.append(f"TFLite {variant} was loaded and not asked: it takes integers by scale")
+            self.notes.append(f"TFLite {lite.variant} was loaded and not asked: it takes integers by scale")
             return
         inputs = {name: given[name].astype(tensor.dtype) for name, tensor in signature.inputs.items()}
         scaled = any(tensor.dtype.kind in "iu" for tensor in signature.outputs.values())
-        expected = None if difference is None or scaled else self._expected(signature)
+        expected = None if lite.difference is None or scaled else self._expected(signature)
         # The Quantizer measured these very rows.
-        tolerance = self.tolerance + (difference or 0.0)
-        asked = _Asked(LITE_MODEL, Names.SERVING_DEFAULT, inputs, whole, tolerance, singly=True)
+        asked = _Asked(LITE_MODEL, Names.SERVING_DEFAULT, inputs, whole, lite.difference or 0.0, singly=True)
         found += self._ask(asked, by_grpc, by_rest, expected)
 
     def _begin(self, model: str) -> list[dict[str, Any]]:
@@ -156,7 +171,8 @@ class Replay:
             name: values[asked.whole] if len(values) == len(asked.whole) else values for name, values in outputs.items()
         }
         self.reasons += [
-            f"{what}: {sentence}" for sentence in compare.differences(wanted, given, asked.tolerance, numbers)
+            f"{what}: {sentence}"
+            for sentence in compare.differences(wanted, given, self.tolerance, numbers, asked.known)
         ]
 
     def _count(self, what: str, outputs: Arrays) -> None:
@@ -175,7 +191,7 @@ class Replay:
             answers.append(client.ask(asked.model, one, VERSION, None, asked.signature).outputs)
             seconds.append(time.perf_counter() - began)
         joined = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-        wrong = compare.differences(outputs, joined, asked.tolerance, self.exam.numbers)
+        wrong = compare.differences(outputs, joined, self.tolerance, self.exam.numbers)
         self.reasons += [f"{what}, a row alone beside many in one request: {sentence}" for sentence in wrong]
         return seconds
 
@@ -189,7 +205,7 @@ class _Asked:
       signature: of the model.
       inputs: by name, [rows, ...].
       whole: which rows can be compared with what is expected, bool, [rows].
-      tolerance: of the comparison.
+      known: how far answers may be from what is expected besides, measured before.
       singly: whether to ask about each row alone, too, and to time that.
     """
 
@@ -197,5 +213,5 @@ class _Asked:
     signature: str
     inputs: Mapping[str, np.ndarray]
     whole: np.ndarray
-    tolerance: float
+    known: float
     singly: bool

@@ -16,28 +16,15 @@ from evergreen.components.model_server import process, rows
 from evergreen.components.model_server.client import Client, ServerError
 from evergreen.components.model_server.process import ServerEnded, ServerProcess
 from evergreen.components.model_server.rest import RestClient
-from evergreen.components.serving_validator.replay import LITE_MODEL, MODEL, VERSION, Replay
+from evergreen.components.serving_validator.replay import LITE_MODEL, MODEL, VERSION, Lite, Replay
 from evergreen.components.serving_validator.report import Report
 from evergreen.components.serving_validator.settings import ServingSettings
 
 _METRICS = "/monitoring/prometheus/metrics"
 # Microseconds by path; the built-in server gives a histogram, of which this is the sum.
-_LOAD = re.compile(rf'^:tensorflow:cc:saved_model:load_latency(?:_sum)?\{{.*/{MODEL}/{VERSION}"[^}}]*\}}\s+(\S+)', re.M)
-
-
-@dataclasses.dataclass(frozen=True)
-class Lite:
-    """The chosen TFLite variant.
-
-    Attributes:
-      folder: holds its `model.tflite`.
-      variant: its name.
-      difference: how far its answers to the exam were from the SavedModel's; None where nobody measured.
-    """
-
-    folder: str
-    variant: str
-    difference: float | None
+_LOAD = re.compile(
+    rf'^:tensorflow:cc:saved_model:load_latency(?:_sum)?\{{.*["/]{MODEL}/{VERSION}"[^}}]*\}}\s+(\S+)', re.MULTILINE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +87,7 @@ def _validate(folder: Path, log: Path, inputs: Inputs, settings: ServingSettings
                 replay.saved_model(by_grpc, by_rest)
                 if lite is not None:
                     server.wait_available(LITE_MODEL, VERSION, left_s)
-                    replay.tflite(by_grpc, by_rest, lite.variant, lite.difference)
+                    replay.tflite(by_grpc, by_rest, lite)
         except (ServerError, ServerEnded) as error:
             replay.reasons.append(_reason(server, error))
         peak = server.peak_bytes()
