@@ -12,8 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from evergreen.components import atomic, model_layout
-from evergreen.components.pusher import publish, versions, warmup
-from evergreen.components.pusher.manifest import read_manifest
+from evergreen.components.pusher import catalog, publish, versions, warmup
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ def describe_push(
         return
     pushed.set_string_custom_property("pushed_version", str(version))
     pushed.set_string_custom_property("pushed_destination", destination)
-    manifest = read_manifest(Path(destination))
+    manifest = catalog.version_manifest(destination)
     if manifest is not None:
         atomic.make_directory(pushed.uri)
         atomic.write_file(Path(pushed.uri) / _MANIFEST_COPY, manifest.to_json())
