@@ -92,6 +92,8 @@ def recover(config: Config, store: Store, say: Callable[[str], None] = lambda te
 
 def _finish_watch(config: Config, say: Callable[[str], None]) -> tuple[str, ...]:
     """Does what is left of a watch over a version, if there is one; returns how it ended, in words."""
+    if versions.is_uri(config.publish.base_path):
+        return ()
     base = versions.local_path(config.publish.base_path)
     if watch_plan.read_pending(base) is None:
         return ()
@@ -143,8 +145,8 @@ def _complete_push(config: Config, node: str, execution_id: int, record: Version
         published=not reason,
         message=f"{message}, and withdrawn since: {reason}" if reason else f"{message}.",
         version=record.version,
-        # Where a server had seen it; `withdrawn-<version>` beside it holds the files now.
-        destination=str(Path(record.path).with_name(str(record.version))),
+        # Where a server had seen it; of one that was withdrawn, another name beside it holds the files now.
+        destination=str(Path(record.path).with_name(str(record.version))) if reason else record.path,
         reason=reason,
     )
     launch.complete(connection_config(config.connection), execution_id, "pushed_model", pushed)

@@ -13,8 +13,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from evergreen.components import atomic, model_layout, progress
-from evergreen.components.pusher import publish, versions, warmup, watch, watch_plan, withdrawal
-from evergreen.components.pusher.manifest import read_manifest
+from evergreen.components.pusher import catalog, publish, versions, warmup, watch, watch_plan, withdrawal
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +46,11 @@ class Executor(base_executor.BaseExecutor):
             return
         settings = json.loads(exec_properties["settings"])
         watching = watch_plan.parse_settings(settings)
+        if versions.is_uri(settings["base_path"]):
+            self._publish(
+                input_dict, exec_properties, pushed, None
+            )  # probation is a matter of files beside the versions
+            return
         with (
             watch.Watch(watching, settings["base_path"], exec_properties["name"], progress.report) as watched,
             watched.held() if watching.servers else nullcontext(),
@@ -54,27 +58,33 @@ class Executor(base_executor.BaseExecutor):
             self._publish(input_dict, exec_properties, pushed, watched)
 
     def _publish(
-        self, input_dict: _Artifacts, exec_properties: dict[str, Any], pushed: types.Artifact, watched: watch.Watch
+        self,
+        input_dict: _Artifacts,
+        exec_properties: dict[str, Any],
+        pushed: types.Artifact,
+        watched: watch.Watch | None,
     ) -> None:
         settings, span = json.loads(exec_properties["settings"]), int(exec_properties["span"])
-        _tell(watched.finish())
-        watched.check()
+        if watched is not None:
+            _tell(watched.finish())
+            watched.check()
+        watching = watched is not None and bool(watched.settings.servers)
         champion = input_dict.get("champion")
         blessings = input_dict.get("blessing") or []
-        examples, evaluation = ("".join(a.uri for a in input_dict.get(k) or []) for k in ("examples", "evaluation"))
+        uris = ["".join(artifact.uri for artifact in input_dict.get(key) or []) for key in ("examples", "evaluation")]
         outcome = publish.publish(
             settings["base_path"],
             self._candidate(input_dict, exec_properties, settings),
             keep=settings.get("keep", 3),
-            protected=watch.protected(watched.settings, watched.model),
-            announce=(lambda v: watched.announce(v, examples, evaluation)) if watched.settings.servers else None,
+            protected=watch.protected(watch_plan.parse_settings(settings), exec_properties["name"]),
+            announce=(lambda version: watched.announce(version, *uris)) if watched is not None and watching else None,
             # An input that was not given is not checked; an empty one means that ML Metadata knew no champion.
             champion_model_uri=None if champion is None else "".join(artifact.uri for artifact in champion),
             examined_at=_created(blessings[0]) / 1000 if blessings and _created(blessings[0]) else None,
         )
         for warning in outcome.warnings:
             _log.warning(warning)
-        ended = _tell(watched.run()) if outcome.published and watched.settings.servers else None
+        ended = _tell(watched.run()) if watched is not None and watching and outcome.published else None
         describe_push(
             pushed,
             span,
@@ -151,9 +161,10 @@ def _created(artifact: types.Artifact) -> int:
     return artifact.mlmd_artifact.create_time_since_epoch
 
 
-def _withdrawn_path(path: Path) -> Path:
+def _withdrawn_path(destination: str) -> str:
     """Returns where the files of a version lie once it has been withdrawn."""
-    return path.with_name(f"{withdrawal.PREFIX}{path.name}")
+    parent, slash, name = destination.rpartition("/")
+    return f"{parent}{slash}{withdrawal.PREFIX}{name}"
 
 
 def _tell(ended: watch_plan.Watched | None) -> watch_plan.Watched | None:
@@ -208,7 +219,7 @@ def describe_push(
     pushed.set_string_custom_property("pushed_version", str(version))
     pushed.set_string_custom_property("pushed_destination", destination)
     # A version that was withdrawn lies under another name.
-    manifest = read_manifest(Path(destination)) or read_manifest(_withdrawn_path(Path(destination)))
+    manifest = catalog.version_manifest(destination) or catalog.version_manifest(_withdrawn_path(destination))
     if manifest is not None:
         atomic.make_directory(pushed.uri)
         atomic.write_file(Path(pushed.uri) / _MANIFEST_COPY, manifest.to_json())

@@ -10,11 +10,11 @@ What a kill leaves is put right by `cleanup`, which every push, withdrawal and r
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError
@@ -33,7 +33,7 @@ class Outcome:
 
     Attributes:
       version: the version that holds the model.
-      path: its directory.
+      path: its directory, or its URI.
       published: False where an earlier push had published the same model.
       live: whether it is the live version.
       message: one sentence for the user.
@@ -42,7 +42,7 @@ class Outcome:
     """
 
     version: int
-    path: Path
+    path: atomic.StrPath
     published: bool
     live: bool
     message: str
@@ -86,9 +86,21 @@ def publish(
       LockHeld: another push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused; nothing of the new version can be seen.
     """
-    base = versions.local_path(base_path)
     versions.expired((), keep)  # refuses a wrong `keep` before anything is written
     check_source(candidate)
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.publish(
+            os.fspath(base_path),
+            candidate,
+            keep=keep,
+            protected=protected,
+            champion_model_uri=champion_model_uri,
+            examined_at=examined_at,
+            now=now,
+        )
+    base = versions.local_path(base_path)
     with locked(base, lock_seconds):
         clean(base)
         entries = versions.list_entries(base)
@@ -127,7 +139,7 @@ def withdraw(
     *,
     now: Callable[[], float] = time.time,
     lock_seconds: float = LOCK_SECONDS,
-) -> Path:
+) -> atomic.StrPath:
     """Takes a published version and its TFLite pair out of a server's sight, for good.
 
     The files stay beside the versions for inspection until retention deletes them. The version before it is live then,
@@ -148,6 +160,10 @@ def withdraw(
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.withdraw(os.fspath(base_path), version, reason, now)
     base = versions.local_path(base_path)
     missing = ConfigError(
         f"there is no version {version} to withdraw",
@@ -181,6 +197,10 @@ def recover(base_path: atomic.StrPath, lock_seconds: float = LOCK_SECONDS) -> li
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.recover(os.fspath(base_path))
     base = versions.local_path(base_path)
     if not base.is_dir():
         return []

@@ -55,7 +55,8 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
         )
         return
     metric = config.evaluate.metrics[0]
-    pending = watch_plan.read_pending(versions.local_path(config.publish.base_path))
+    base_path = config.publish.base_path
+    pending = None if versions.is_uri(base_path) else watch_plan.read_pending(versions.local_path(base_path))
     pointing = _labels(config)
     columns = ["version", "live", "published", "run", "span", f"{metric} [before]", "size", "TFLite", "note"]
     rows = [

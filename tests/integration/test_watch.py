@@ -161,8 +161,7 @@ def test_a_rollback_takes_the_labels_along(served):
 def predict(served: Served, path: Path, **changed: str) -> None:
     """Sends the rows of a month to the server as a client would."""
     table = pq.read_table(served.project.spans / "3" / "flights.parquet")
-    needless = {"late", "date", "time_hour"}
-    rows = table.drop_columns([name for name in table.column_names if name in needless]).to_pylist()
+    rows = table.drop(["late", "date", "time_hour"]).to_pylist()
     with path.open("w") as file:
         for row in rows[:600]:
             file.write(json.dumps({**{k: v for k, v in row.items() if v is not None}, **changed}) + "\n")

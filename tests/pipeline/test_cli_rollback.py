@@ -11,6 +11,7 @@ import serving_world
 from pusher_world import Project
 
 from evergreen.components.pusher import placing, publish, rollback, versions
+from evergreen.components.pusher.manifest import read_manifest
 from evergreen.components.span_records import property_value
 from evergreen.pipeline import cli, config, recovery
 from evergreen.pipeline.store import Result, State, Store
@@ -101,7 +102,7 @@ def test_ml_metadata_knows_the_rollback(project, capsys):
     (pushed,) = store.outputs(stage.execution_id)["pushed_model"]
     assert property_value(pushed, "pushed_version") == str(live)
     assert property_value(pushed, "restores") == 1001
-    assert rollback.read_manifest(project.base / str(live)).pushed_by == str(stage.execution_id)
+    assert read_manifest(project.base / str(live)).pushed_by == str(stage.execution_id)
     assert "rolled back" in run(capsys, "runs")[1]
 
 
@@ -122,7 +123,7 @@ def test_without_ml_metadata_it_is_done_all_the_same(project, capsys):
     (project.root / ".evergreen" / "metadata.db").write_text("not a database " * 100)
     status, text = run(capsys, "rollback")
     assert status == 0 and "ML Metadata does not know of this rollback" in text
-    assert rollback.read_manifest(project.base / str(versions.live_version(project.base))).restores == 1001
+    assert read_manifest(project.base / str(versions.live_version(project.base))).restores == 1001
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
