@@ -37,6 +37,8 @@ from evergreen.pipeline.settings_quantize import QuantizeSettings
 __all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]
 
 FILE_NAME = "evergreen.yaml"
+# How far a server's answer may be from the trained model's, in float32 and in mixed precision.
+TOLERANCE, MIXED_TOLERANCE = 1e-3, 2e-2
 
 
 class NoProject(ConfigError):
@@ -106,6 +108,17 @@ class Config(Section):
     def lock_path(self) -> Path:
         """The file that a run locks."""
         return self.workspace_dir / "run.lock"
+
+    @property
+    def tolerance(self) -> float:
+        """How far a server's answer may be from the trained model's."""
+        given = self.serving.tolerance
+        return given if given is not None else TOLERANCE if self.trainer.precision == "float32" else MIXED_TOLERANCE
+
+    def publish_settings(self) -> dict[str, Any]:
+        """Returns the section `publish` as the Pusher takes it, with the tolerance of the watch."""
+        values = self.publish.model_dump(mode="json")
+        return {**values, "watch": {**values["watch"], "tolerance": self.tolerance}}
 
     @property
     def connection(self) -> connection.Connection:

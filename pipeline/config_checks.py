@@ -143,13 +143,9 @@ def _quantize(quantize: QuantizeSettings, evaluate: EvaluateSettings | None) -> 
 
 
 def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
-    # Metadata, locks and the one rename that publishes a version need a file system.
-    uris = [(("workspace",), workspace), (("publish", "base_path"), publish.base_path)]
-    remote = [
-        mismatch(path, value, "a path of a local or mounted file system") for path, value in uris if is_uri(value)
-    ]
-    if remote:
-        yield from remote
+    if is_uri(workspace):  # metadata and locks need a file system
+        yield mismatch(("workspace",), workspace, "a path of a local or mounted file system")
+    if is_uri(workspace) or is_uri(publish.base_path):
         return
     artifacts, base = Path(workspace) / "artifacts", Path(publish.base_path)
     if base == artifacts or artifacts in base.parents or base in artifacts.parents:
@@ -167,11 +163,23 @@ def _publish(publish: PublishSettings) -> Iterator[Problem]:
             publish.models_config,
             "a `publish.server`, which is told when labels move",
         )
+    if publish.server is not None and is_uri(publish.base_path):
+        yield mismatch(
+            ("publish", "server"),
+            publish.server,
+            "a `publish.base_path` on a file system: on an object store no version can be on probation",
+        )
     if publish.canary is None:
         return
     for key in ("server", "models_config"):
         if getattr(publish, key) is None:
             yield Problem(("publish", "canary"), f"expected `publish.{key}` too: a trial needs it to move labels")
+    if not publish.watch.rows and not publish.canary.metrics:
+        yield mismatch(
+            ("publish", "watch", "rows"),
+            0,
+            "more than 0, or `publish.canary.metrics`: a trial needs something to judge",
+        )
     if publish.canary.label == publish.canary.stable:
         yield mismatch(
             ("publish", "canary", "label"), publish.canary.label, "another label than `publish.canary.stable`"

@@ -28,6 +28,7 @@ from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator.component import ChampionExam, Evaluator
 from evergreen.components.fingerprinted import with_fingerprint
 from evergreen.components.gate.component import Gate
+from evergreen.components.pusher import versions
 from evergreen.components.pusher.component import Pusher
 from evergreen.components.quantizer.component import Quantizer
 from evergreen.components.serving_validator.component import ServingValidator
@@ -41,7 +42,6 @@ from evergreen.pipeline.plan import Entry, Plan, plan_run
 from evergreen.pipeline.store import Store, connection_config
 
 # A server batches rows otherwise than the exam did, which moves the last digits of an answer.
-TOLERANCE, MIXED_TOLERANCE = 1e-3, 2e-2
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 SchemaImporter = with_fingerprint(ImportSchemaGen)
@@ -124,7 +124,7 @@ class _Builder:
             validator = self.serve(examples, trainer, evaluator, quantizer)
         serving = self.add(Gate(property="blessed", infra_blessing=validator.outputs["blessing"]), "ServingGate")
         with Cond(serving.is_open()):
-            self.push(champion, trainer, evaluator, quantizer, validator)
+            self.push(champion, trainer, evaluator, quantizer, validator, self.push_inputs(schema, examples, evaluator))
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -313,7 +313,20 @@ class _Builder:
             "ServingValidator",
         )
 
-    def push(self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any) -> None:
+    def push_inputs(self, schema: Any, examples: Any, evaluator: Any) -> dict[str, Any]:
+        """Returns what warm-up requests are made of and servers asked about; rows of people only where wanted."""
+        publish, channels = self.config.publish, {}
+        if publish.warmup == "schema":
+            channels["schema"] = schema.outputs["schema"]
+        if publish.warmup == "real" or publish.server is not None:
+            channels["examples"] = examples.outputs["examples"]
+        if publish.server is not None:
+            channels["evaluation"] = evaluator.outputs["evaluation"]
+        return channels
+
+    def push(
+        self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any, inputs: dict[str, Any]
+    ) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -323,11 +336,12 @@ class _Builder:
                 quantization_report=quantizer.outputs["report"],
                 infra_blessing=validator.outputs["blessing"],
                 champion=champion.outputs["model"],
-                settings=self.settings("publish"),
+                settings=json.dumps(self.config.publish_settings(), sort_keys=True),
                 span=self.target.span,
                 span_version=self.target.version,
                 name=self.config.name,
                 fingerprint=self.push_fingerprint(),
+                **inputs,
             ),
             "Pusher",
         )
@@ -338,18 +352,18 @@ class _Builder:
 
     def serving_settings(self) -> str:
         """Returns the section `serving`, its tolerance for the precision that the model computes in."""
-        settings = self.config.serving.model_dump(mode="json")
-        if settings["tolerance"] is None:
-            settings["tolerance"] = TOLERANCE if self.config.trainer.precision == "float32" else MIXED_TOLERANCE
+        settings = {**self.config.serving.model_dump(mode="json"), "tolerance": self.config.tolerance}
         return json.dumps(settings, sort_keys=True)
 
     def push_fingerprint(self) -> str:
         """Returns the Pusher's fingerprint, in which the live version stands.
 
-        What the base path holds decides whether a push is needed, not what a cached execution once did.
+        What the base path holds decides whether a push is needed, not what a cached execution once did. The highest
+        version ever used is part of it: after a withdrawal the same version is live as before the push.
         """
         live = self.plan.champion
-        return fingerprint.combine(self.base, f"{live.version} {live.published}" if live else "")
+        highest = versions.read_highest(self.config.publish.base_path)
+        return fingerprint.combine(self.base, f"{live.version} {live.published}" if live else "", str(highest))
 
     def user_fingerprint(self, *functions: str) -> str:
         """Returns the fingerprint of a node that runs functions of the user's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -36,10 +36,9 @@ class PublishedWatch(Section):
         "for five minutes to load one.",
     )
     rows: Annotated[int, Field(ge=0)] = Field(
-        20, description="Exam rows that are sent, and whose answers are compared with the Trainer's; 0 for none."
-    )
-    tolerance: Annotated[float, Field(gt=0)] = Field(
-        1e-4, description="How far an answer may be from the Trainer's own, absolutely and as a share of it."
+        20,
+        description="Exam rows that are sent, and whose answers are compared with the Trainer's as `serving.tolerance` "
+        "has it; 0 for none.",
     )
 
 
@@ -67,7 +66,16 @@ class PublishSettings(Section):
     base_path: PathText = Field(
         description="The folder that TensorFlow Serving reads; the TFLite versions go beside it, to `<base_path>_lite`."
     )
-    keep: Positive = Field(3, description="How many versions stay; older ones are removed.")
+    keep: Positive = Field(
+        3,
+        description="How many versions stay; older ones are removed, but never the live one, the one before it, or one "
+        "that a label points to.",
+    )
+    warmup: Literal["schema", "real", "none"] = Field(
+        "schema",
+        description="What a server asks a version before anybody else may: rows made from the schema's domains, the "
+        "first rows of the exam (which are published with the model then), or nothing.",
+    )
     server: Annotated[str | list[str] | None, BeforeValidator(_servers)] = Field(
         None,
         description="`host:port` of the server's gRPC port, or a list: they must answer with a new version, or it is "

@@ -153,6 +153,24 @@ def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
     return None
 
 
+def withdrawal(pushed: Any) -> EvergreenError | None:
+    """Reads whether a version was taken back after it had been published.
+
+    Args:
+      pushed: the PushedModel's proto.
+
+    Returns:
+      What the user is told; None where it was not.
+    """
+    if not property_value(pushed, "withdrawn", 0):
+        return None
+    return ModelRejected(
+        f"version {property_value(pushed, 'pushed_version')} was withdrawn after it had been published",
+        str(property_value(pushed, "reason", "")),
+        "the version before it answers again; `evergreen versions` shows where the files of the withdrawn one lie",
+    )
+
+
 def closed_gate(node_id: str, outputs: Outputs) -> str | None:
     """Says which gate keeps a stage from running.
 
@@ -274,6 +292,8 @@ def _serving(outputs: Mapping[str, list[Any]]) -> str:
 def _push(outputs: Mapping[str, list[Any]]) -> str:
     pushed = outputs["pushed_model"][0]
     version = property_value(pushed, "pushed_version")
+    if property_value(pushed, "withdrawn", 0):
+        return f"version {version} withdrawn"
     return f"version {version}" if property_value(pushed, "published", 1) else f"already published as version {version}"
 
 

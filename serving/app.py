@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 
-from evergreen.serving import batching_config, flags as flags_module, model_config, monitoring_config
+from evergreen.serving import batching_config, model_config, monitoring_config
+from evergreen.serving import flags as flags_module
 from evergreen.serving.flags import Flags
 from evergreen.serving.grpc_front import GrpcFront
 from evergreen.serving.manager import Manager, ManagerOptions
@@ -20,9 +21,6 @@ from evergreen.serving.warmup import warm_up
 from evergreen.serving.workers import Workers
 
 _DRAIN_S = 30.0
-# Seconds for which a thread may hold the interpreter while others wait. Python's own 5 ms would let one request that
-# parses a long body delay everybody's answer.
-_SWITCH_S = 0.0005
 
 
 def serve(flags: Flags) -> None:
@@ -33,14 +31,13 @@ def serve(flags: Flags) -> None:
       OSError: a port or file that is not to be had.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sys.setswitchinterval(_SWITCH_S)
     if flags.model_config_file:
         config = model_config.read(flags.model_config_file)
     else:
         config = model_config.of_flags(flags.model_name, flags.model_base_path)
     monitoring = monitoring_config.read(flags.monitoring_config_file or None)
     metrics = Metrics()
-    manager = Manager(_options(flags), warm_up, metrics.load)
+    manager = Manager(_options(flags), warm_up, metrics.load, metrics.queued)
     log = RequestLog(manager.current_config, metrics.dropped)
     service = Service(manager, metrics, log)
     manager.start(config)
@@ -61,15 +58,14 @@ async def _answer(flags: Flags, service: Service, metrics: Metrics, metrics_path
     ended = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, ended.set)
-    port = await grpc_front.start(f"{flags.host}:{flags.port}", flags.grpc_socket_path)
+    port = grpc_front.start(f"{flags.host}:{flags.port}", flags.grpc_socket_path)
     _say(f"Running gRPC ModelServer at {flags.host}:{port} ...")
     if flags.rest_api_port:
         await rest_front.start(flags.host, flags.rest_api_port)
         _say(f"Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ...")
     await ended.wait()
     _say("Ending: no new requests, those in work are answered ...")
-    await asyncio.gather(grpc_front.stop(_DRAIN_S), rest_front.stop())
-    workers.close()
+    await asyncio.gather(asyncio.to_thread(grpc_front.stop, _DRAIN_S), rest_front.stop())
 
 
 def _options(flags: Flags) -> ManagerOptions:
@@ -88,9 +84,9 @@ def _options(flags: Flags) -> ManagerOptions:
 
 
 def _threads(flags: Flags) -> int:
-    # A batch is made of requests that wait together, each in a thread; without batches more threads than cores only
-    # take the interpreter from each other.
-    return 64 if flags.enable_batching else 2 * (os.cpu_count() or 1)
+    # A batch is made of requests that wait together, each in a thread; without batches more threads than needed to keep
+    # the cores busy only take the interpreter from each other.
+    return 64 if flags.enable_batching else max(8, os.cpu_count() or 1)
 
 
 def _say(text: str) -> None:

@@ -5,9 +5,9 @@ each row; the rows themselves stay here and are joined when their batch is due. 
 values the graph refuses fails alone, and requests of different shapes or outputs that fell into one batch run one after
 the other, where TensorFlow Serving fails all of them.
 
-A signature is batched over dimension 0 of all inputs. Where an output does not have it (a scalar, say), the signature
-cannot be batched: the log says so once, and its requests run one by one from then on. So do requests without rows,
-with scalars, or with inputs of different numbers of rows.
+A signature is batched over dimension 0 of all inputs. Where an output asked for does not have it (a scalar, say),
+nothing can be split: the log says so once, and requests for these outputs run one by one from then on. So do requests
+without rows, with scalars, or with inputs of different numbers of rows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 
 from evergreen.serving import errors
 from evergreen.serving.batching_config import BatchingParameters
+from evergreen.serving.graph_session import as_serving_error, make_callable
 from evergreen.serving.runtime import tf
-from evergreen.serving.saved_model import as_serving_error, make_callable
 from evergreen.serving.servable import Servable
 from evergreen.serving.signature import find_signature
 
@@ -66,7 +66,7 @@ class Batched(Servable):
         self._on_queued = on_queued
         self._tasks: dict[int, _Task] = {}
         self._tickets = itertools.count()
-        self._not_batched: set[str] = set()
+        self._not_batched: set[tuple[str, tuple[str, ...]]] = set()
         graph = tf.Graph()
         with graph.as_default():
             self._session = tf.compat.v1.Session(graph=graph)
@@ -78,7 +78,7 @@ class Batched(Servable):
         """See Servable. INVALID_ARGUMENT for more rows than a batch may have; UNAVAILABLE when the queue is full."""
         find_signature(self.signatures, signature)
         rows = _rows(inputs)
-        if not rows or signature in self._not_batched:
+        if not rows or (signature, _names(outputs)) in self._not_batched:
             return self._inner.run(signature, inputs, outputs)
         task = _Task(signature, inputs, outputs, rows)
         ticket = next(self._tickets)
@@ -137,7 +137,7 @@ class Batched(Servable):
             (name, array.dtype.str, array.ndim if padded else array.shape[1:])
             for name, array in sorted(task.inputs.items())
         )
-        return arrays, tuple(sorted(task.outputs or ()))
+        return arrays, _names(task.outputs)
 
     def _run_group(self, tasks: list[_Task]) -> None:
         rows = sum(task.rows for task in tasks)
@@ -147,7 +147,7 @@ class Batched(Servable):
                 results = self._inner.run(tasks[0].signature, _joined(tasks, size - rows), tasks[0].outputs)
             except Exception:  # of one of them, perhaps: each by itself tells whose
                 results = {}
-            if results and self._can_be_split(tasks[0].signature, results, size):
+            if results and self._can_be_split(tasks[0], results, size):
                 begin = 0
                 for task in tasks:
                     task.result = {name: array[begin : begin + task.rows] for name, array in results.items()}
@@ -159,18 +159,22 @@ class Batched(Servable):
             except Exception as error:
                 task.error = error if isinstance(error, errors.ServingError) else as_serving_error(error)
 
-    def _can_be_split(self, signature: str, results: _Arrays, size: int) -> bool:
+    def _can_be_split(self, task: _Task, results: _Arrays, size: int) -> bool:
         without = [name for name, array in results.items() if not array.ndim or len(array) != size]
         if without:
-            self._not_batched.add(signature)
+            self._not_batched.add((task.signature, _names(task.outputs)))
             _LOG.warning(
                 "Signature %s of model %s, version %d, is not batched: its outputs %s do not have the inputs' rows.",
-                signature,
+                task.signature,
                 self.name,
                 self.version,
                 without,
             )
         return not without
+
+
+def _names(outputs: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(sorted(outputs or ()))
 
 
 def _rows(inputs: Mapping[str, np.ndarray]) -> int:

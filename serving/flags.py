@@ -17,17 +17,41 @@ _TRUE, _FALSE = ("", "1", "t", "true", "y", "yes"), ("0", "f", "false", "n", "no
 
 # Flags of TensorFlow Serving 2.20 that this server does not have.
 NOT_HERE = frozenset(
-    """
-    enable_cors_support enable_grpc_healthcheck_service enable_per_model_batching_parameters enable_profiler
-    enable_serialization_as_tensor_content enable_signature_method_name_check enforce_session_run_timeout
-    flush_filesystem_caches force_allow_any_version_labels_for_unavailable_models grpc_max_threads mixed_precision
-    num_load_threads num_request_iterations_for_warmup num_tflite_interpreters_per_pool num_tflite_pools
-    num_unload_threads per_process_gpu_memory_fraction platform_config_file
-    remove_unused_fields_from_bundle_metagraph rest_api_num_threads saved_model_tags skip_initialize_tpu
-    ssl_config_file tensorflow_inter_op_parallelism tensorflow_intra_op_parallelism tensorflow_session_config_file
-    tensorflow_session_parallelism thread_pool_factory_config_file total_model_memory_limit_bytes
-    use_alts_credentials use_tflite_model xla_cpu_compilation_enabled xla_gpu_compilation_enabled
-    """.split()
+    {
+        "enable_cors_support",
+        "enable_grpc_healthcheck_service",
+        "enable_per_model_batching_parameters",
+        "enable_profiler",
+        "enable_serialization_as_tensor_content",
+        "enable_signature_method_name_check",
+        "enforce_session_run_timeout",
+        "flush_filesystem_caches",
+        "force_allow_any_version_labels_for_unavailable_models",
+        "grpc_max_threads",
+        "mixed_precision",
+        "num_load_threads",
+        "num_request_iterations_for_warmup",
+        "num_tflite_interpreters_per_pool",
+        "num_tflite_pools",
+        "num_unload_threads",
+        "per_process_gpu_memory_fraction",
+        "platform_config_file",
+        "remove_unused_fields_from_bundle_metagraph",
+        "rest_api_num_threads",
+        "saved_model_tags",
+        "skip_initialize_tpu",
+        "ssl_config_file",
+        "tensorflow_inter_op_parallelism",
+        "tensorflow_intra_op_parallelism",
+        "tensorflow_session_config_file",
+        "tensorflow_session_parallelism",
+        "thread_pool_factory_config_file",
+        "total_model_memory_limit_bytes",
+        "use_alts_credentials",
+        "use_tflite_model",
+        "xla_cpu_compilation_enabled",
+        "xla_gpu_compilation_enabled",
+    }
 )
 
 
@@ -45,9 +69,7 @@ class Flags:
 
     port: int = _flag(8500, "TCP port for gRPC; 0 takes a free one, and the line at the start says which")
     grpc_socket_path: str = _flag("", "a UNIX socket on which gRPC listens too")
-    grpc_channel_arguments: str = _flag(
-        "", "arguments for the gRPC server, as key=value,key=value"
-    )
+    grpc_channel_arguments: str = _flag("", "arguments for the gRPC server, as key=value,key=value")
     rest_api_port: int = _flag(0, "TCP port for REST; 0 for none")
     rest_api_timeout_in_ms: int = _flag(30_000, "milliseconds that a REST request may take")
     model_name: str = _flag("default", "the model's name, unless --model_config_file")
@@ -56,14 +78,10 @@ class Flags:
     model_config_file_poll_wait_seconds: int = _flag(
         0, "seconds between two readings of --model_config_file; 0 reads it once"
     )
-    file_system_poll_wait_seconds: float = _flag(
-        1.0, "seconds between two looks at the base paths; 0 looks once"
-    )
+    file_system_poll_wait_seconds: float = _flag(1.0, "seconds between two looks at the base paths; 0 looks once")
     enable_batching: bool = _flag(False, "let requests that arrive together share a run")
     batching_parameters_file: str = _flag("", "BatchingParameters as text")
-    monitoring_config_file: str = _flag(
-        "", "a MonitoringConfig as text: Prometheus's page on the REST port"
-    )
+    monitoring_config_file: str = _flag("", "a MonitoringConfig as text: Prometheus's page on the REST port")
     enable_model_warmup: bool = _flag(True, "replay assets.extra/tf_serving_warmup_requests")
     max_num_load_retries: int = _flag(5, "how often a load that failed is tried again")
     load_retry_interval_micros: int = _flag(60_000_000, "microseconds between two tries")
@@ -73,9 +91,7 @@ class Flags:
     prefer_tflite_model: bool = _flag(False, "serve model.tflite where a version has one")
     host: str = _flag("127.0.0.1", "address to listen on, for both ports", ours=True)
     max_request_bytes: int = _flag(_MAX_REQUEST_BYTES, "longest request", ours=True)
-    max_concurrent_requests: int = _flag(
-        512, "requests in work at a time; more get UNAVAILABLE", ours=True
-    )
+    max_concurrent_requests: int = _flag(512, "requests in work at a time; more get UNAVAILABLE", ours=True)
 
 
 def parse(arguments: Sequence[str]) -> Flags:

@@ -24,6 +24,7 @@ from tensorflow_serving.apis import (
 from evergreen.serving import tensors
 from evergreen.serving.errors import failed_precondition, internal, invalid, unimplemented
 from evergreen.serving.servable import Servable
+from evergreen.serving.signature import find_signature
 
 DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
@@ -41,9 +42,7 @@ def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_
       ServingError: FAILED_PRECONDITION for an unknown signature, INVALID_ARGUMENT for wrong inputs or outputs.
     """
     name = signature_name(request.model_spec)
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise failed_precondition(f'Serving signature key "{name}" not found.')
+    find_signature(servable.signatures, name)
     inputs = {}
     for alias in request.inputs:
         try:
@@ -60,21 +59,12 @@ def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_
 def predict_arrays(
     servable: Servable, name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Runs a signature that exists, with TensorFlow Serving's checks and texts.
+    """Runs a signature, for inputs that are arrays already.
 
     Raises:
-      ServingError: INVALID_ARGUMENT for missing or unknown inputs and outputs.
+      ServingError: INVALID_ARGUMENT for wrong inputs or outputs.
     """
-    signature = servable.signatures[name]
-    if inputs.keys() != signature.inputs.keys():
-        _refuse_inputs(set(inputs), set(signature.inputs))
     for position, alias in enumerate(outputs):
-        if alias not in signature.outputs:
-            expected = ",".join(sorted(signature.outputs))
-            raise invalid(
-                f"output tensor alias not found in signature: {alias} "
-                f"Outputs expected to be in the set {{{expected}}}."
-            )
         if alias in outputs[:position]:
             raise invalid(f"duplicate output tensor alias: {alias}")
     return servable.run(name, inputs, outputs or None)
@@ -229,24 +219,6 @@ def _fill_outputs(response: predict_pb2.PredictResponse, outputs: Mapping[str, n
             raise internal(f"output {alias} has a type that no TensorProto holds: {error}") from None
 
 
-def _refuse_inputs(given: set[str], wanted: set[str]) -> None:
-    if len(given) == len(wanted):
-        alias = min(given - wanted)
-        expected = ",".join(sorted(wanted))
-        raise invalid(
-            f"input tensor alias not found in signature: {alias}. Inputs expected to be in the set {{{expected}}}."
-        )
-
-    def listed(names: set[str]) -> str:
-        return "{" + ",".join(sorted(names)) + "}"
-
-    raise invalid(
-        f"input size does not match signature: {len(given)}!={len(wanted)} len({listed(given)}) != "
-        f"len({listed(wanted)}). Sent extra: {listed(given - wanted)}. "
-        f"Missing but required: {listed(wanted - given)}."
-    )
-
-
 def _signature(servable: Servable, name: str) -> meta_graph_pb2.SignatureDef:
     if name not in servable.signatures:
         raise invalid(f"No signature was found with the name: {name}")
@@ -315,8 +287,7 @@ def _fill_classes(result: Any, outputs: Mapping[str, np.ndarray], rows: int) -> 
             raise invalid(f"Expected {name} output batch size of {rows}. Got: {len(array)}")
     if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
         raise invalid(
-            "Tensors class and score should match in dim_size(1). "
-            f"Got {classes.shape[1]} vs. {scores.shape[1]}"
+            f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
         )
     found = classes if classes is not None else scores
     assert found is not None

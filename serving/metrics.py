@@ -9,6 +9,7 @@ import prometheus_client
 from prometheus_client.exposition import generate_latest
 
 _COUNT = ":tensorflow:serving:request_count"
+_BATCH_POOL = "model_server_batch_threads"
 # TensorFlow Serving's own buckets: 10 us, and 1.8 times more each, 33 of them.
 _BUCKETS = tuple(itertools.accumulate(range(33), lambda bound, _: bound * 1.8, initial=10.0))[:33]
 
@@ -31,6 +32,11 @@ class Metrics:
             ":tensorflow:serving:runtime_latency",
             "Microseconds that TensorFlow or TensorFlow Lite took; with batching also the wait for a batch.",
             ["model_name", "API", "runtime"],
+        )
+        self._queuing = self._histogram(
+            ":tensorflow:serving:batching_session:queuing_latency",
+            "Microseconds that requests waited for their batch.",
+            ["thread_pool_name"],
         )
         self._load = self._histogram(
             ":tensorflow:cc:saved_model:load_latency",
@@ -67,6 +73,10 @@ class Metrics:
         """Counts a load."""
         self._cell(self._load, f"{model}/{version}").observe(seconds * 1e6)
 
+    def queued(self, model: str, seconds: float) -> None:
+        """Counts a request that waited for its batch; TensorFlow Serving counts them by pool, not by model."""
+        self._cell(self._queuing, _BATCH_POOL).observe(seconds * 1e6)
+
     def dropped(self, model: str) -> None:
         """Counts a sampled request that was not logged."""
         self._cell(self._dropped, model).inc()
@@ -80,7 +90,8 @@ class Metrics:
         return prometheus_client.Histogram(name, help, labels, buckets=_BUCKETS, registry=self._registry)
 
     def _cell(self, metric: Any, *labels: str) -> Any:
-        found = self._cells.get((metric, *labels))
+        key = (metric, *labels)
+        found = self._cells.get(key)
         if found is None:
-            found = self._cells[(metric, *labels)] = metric.labels(*labels)
+            found = self._cells[key] = metric.labels(*labels)
         return found

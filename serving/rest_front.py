@@ -118,7 +118,7 @@ class RestFront:
         body = await self._body(request, start)
         method = found[4].lower()
         left = max(0.0, start + self._seconds - time.monotonic())
-        return await self._workers.run(lambda: self._post(method, spec, body), left)
+        return await self._workers.answer(lambda: self._post(method, spec, body), left)
 
     async def _body(self, request: web.BaseRequest, start: float) -> bytes:
         too_long = ServingError(

@@ -1,8 +1,8 @@
 """The bodies of REST requests and answers: JSON to arrays and back, as TensorFlow Serving does it. Pure.
 
-Decoding has a fast path, which lets NumPy read a whole list at once and gives up at anything unusual, and a careful one,
-which goes value by value and finds the words for what is wrong. Encoding writes floats in the shortest form that reads
-back as the same float32 (json.dumps would write a float32 of 0.1 as 0.10000000149011612).
+Decoding has a fast path, which lets NumPy read a whole list at once and gives up at anything unusual, and a careful
+one, which goes value by value and finds the words for what is wrong. Encoding writes floats in the shortest form that
+reads back as the same float32 (json.dumps would write a float32 of 0.1 as 0.10000000149011612).
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ ROW, COLUMNAR = "row", "columnar"
 _SHOWN = 300  # characters of a value in an error
 _KINDS = {type(None): "Null", bool: "", dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
 _NAMES = {"bool": "bool", "object": "string", "float32": "float", "float64": "double"}
+_LARGEST = {np.dtype(one): float(np.finfo(one).max) for one in (np.float32, np.float64)}
 _EXACT = {np.dtype(np.float32): 2**24 - 1, np.dtype(np.float64): 2**53 - 1}
-_JSON_TYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "bool", "object")
+_JSON_TYPES = frozenset(
+    map(
+        np.dtype,
+        ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "bool", "object"),
+    )
+)
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -111,15 +117,15 @@ def encode_predict(outputs: Mapping[str, np.ndarray], format: str) -> str:
         if outputs[name].ndim == 0:
             raise invalid(f"Tensor name: {name} has no shape information ")
         if size not in (-1, len(outputs[name])):
-            raise invalid(
-                f"Tensor name: {name} has inconsistent batch size: {len(outputs[name])} expecting: {size}"
-            )
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(outputs[name])} expecting: {size}")
         size = len(outputs[name])
     columns = [_by_row(_leaves(name, outputs[name]), outputs[name].shape) for name in names]
     if len(names) == 1:
         return '{"predictions": [' + ", ".join(columns[0]) + "]}"
     keys = [json.dumps(name) for name in names]
-    rows = (", ".join(f"{key}: {text}" for key, text in zip(keys, row, strict=True)) for row in zip(*columns, strict=True))
+    rows = (
+        ", ".join(f"{key}: {text}" for key, text in zip(keys, row, strict=True)) for row in zip(*columns, strict=True)
+    )
     return '{"predictions": [' + ", ".join(f"{{{row}}}" for row in rows) + "]}"
 
 
@@ -248,9 +254,9 @@ def _tensor(value: Any, number: int) -> np.ndarray:
 
 def _json_dtype(number: int, value: Any) -> np.dtype:
     dtype = dtype_of(number)
-    if dtype is None or dtype.name not in _JSON_TYPES:
+    if dtype not in _JSON_TYPES:
         raise unimplemented(f"Conversion of JSON Value: {_shown(value)} to type: {number if dtype is None else dtype}")
-    return np.dtype(dtype)
+    return dtype
 
 
 def _fast(values: list[Any], dtype: np.dtype) -> np.ndarray | None:
@@ -268,9 +274,7 @@ def _fast(values: list[Any], dtype: np.dtype) -> np.ndarray | None:
     if dtype.kind == "f":
         if made.dtype.kind in "iu":
             return made.astype(dtype) if _within(made, -_EXACT[dtype], _EXACT[dtype]) else None
-        limit = float(np.finfo(dtype).max)
-        finite = made[np.isfinite(made)]
-        return made.astype(dtype) if finite.size == 0 or _within(finite, -limit, limit) else None
+        return made.astype(dtype) if (np.abs(made) <= _LARGEST[dtype]).all() else None  # None for NaN too
     if made.dtype.kind == "f":
         return None
     limits = np.iinfo(dtype)
@@ -352,7 +356,7 @@ def _leaf(value: Any, dtype: np.dtype) -> Any:
             if abs(value) <= _EXACT[dtype]:
                 return value
             raise _lossy(value, dtype)
-        elif not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max):
+        elif not np.isfinite(value) or abs(value) <= _LARGEST[dtype]:
             return value
         else:
             raise _lossy(value, dtype)
@@ -384,6 +388,7 @@ def _fill_example(value: Any, into: Any) -> None:
 
 
 def _add_value(value: Any, name: str, feature: Any) -> None:
+    made: Any
     if isinstance(value, str):
         kind, made = "bytes_list", _encoded(value)
     elif isinstance(value, dict) and _is_b64(value):
@@ -445,7 +450,7 @@ def _leaves(name: str, array: np.ndarray) -> list[str]:
         return list(map(str, array.reshape(-1).tolist()))
     if kind == "b":
         return ["true" if one else "false" for one in array.reshape(-1).tolist()]
-    if array.dtype.name == "bfloat16":
+    if kind != "f" and array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     elif kind != "f":
         raise internal(f"Failed to write JSON value for tensor type: {array.dtype}")
@@ -454,7 +459,7 @@ def _leaves(name: str, array: np.ndarray) -> list[str]:
 
 def _floats(flat: np.ndarray) -> list[str]:
     texts: list[str] = flat.astype("U").tolist()
-    if not np.isfinite(flat).all():
+    if "n" in "".join(texts):
         names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
         texts = [names.get(one, one) for one in texts]
     return texts

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from evergreen.serving import errors
+from evergreen.serving.complete import check_complete
+from evergreen.serving.graph_session import as_serving_error, make_callable, open_session
 from evergreen.serving.runtime import tf
 from evergreen.serving.servable import INIT_OP_SIGNATURE, Servable
 from evergreen.serving.signature import check_inputs, check_outputs, find_signature
 
-_TAGS = ["serve"]
-# Threads of a request are the server's; a pool between them and the operators costs more than a small model.
-_CALLERS_THREAD = -1
 # The choice of outputs is the clients': without a bound one of them could fill the memory.
 _MAX_CALLABLES = 100
 
@@ -35,27 +34,21 @@ class SavedModel(Servable):
       name: the model's name.
       version: the version's number.
       path: the version's directory.
+      meta_graph: what check_complete returned for it, where that was asked already.
 
     Raises:
-      ServingError: what the loader says where it cannot be loaded: NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT and others.
+      ServingError: NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT and others: what of the model cannot be loaded, and why.
     """
 
-    def __init__(self, name: str, version: int, path: Path):
+    def __init__(self, name: str, version: int, path: Path, meta_graph: Any = None):
         self.name, self.version, self.path = name, version, path
-        graph = tf.Graph()
-        options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
-        self._session = tf.compat.v1.Session(graph=graph, config=options)
-        try:
-            with graph.as_default():
-                meta_graph = _load(self._session, path)
-            self.signatures: Mapping[str, Any] = {
-                key: value for key, value in meta_graph.signature_def.items() if key != INIT_OP_SIGNATURE
-            }
-            self._dtypes = {key: _input_dtypes(value) for key, value in self.signatures.items()}
-            self._defaults = {key: _defaults(value) for key, value in self.signatures.items()}
-        except Exception as error:
-            self._session.close()
-            raise as_serving_error(error, f"{path} cannot be loaded: ") from error
+        graph = check_complete(path) if meta_graph is None else meta_graph
+        self._session = open_session(path, graph)
+        self.signatures: Mapping[str, Any] = {
+            key: value for key, value in graph.signature_def.items() if key != INIT_OP_SIGNATURE
+        }
+        self._dtypes = {key: _input_dtypes(value) for key, value in self.signatures.items()}
+        self._defaults = {key: _defaults(value) for key, value in self.signatures.items()}
         self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = {}
         self._making = threading.Lock()
 
@@ -93,42 +86,11 @@ class SavedModel(Servable):
         return call
 
 
-def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
-    """Makes a function of the arrays for `feeds` that returns those of `fetches`; both are tensors' names in the graph.
-
-    It is the session's own way below `Session.make_callable`, which spends 200 µs a call on nested fetches.
-    """
-    from tensorflow.core.protobuf import config_pb2
-
-    options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-    options.run_options.inter_op_thread_pool = _CALLERS_THREAD
-    call: Callable[..., list[Any]] = session._make_callable_from_options(options)
-    return call
-
-
-def as_serving_error(error: Exception, prefix: str = "") -> errors.ServingError:
-    """Turns an error of TensorFlow into one with its status code; another's into INVALID_ARGUMENT or INTERNAL."""
-    if isinstance(error, errors.ServingError):
-        return error
-    if isinstance(error, tf.errors.OpError):
-        return errors.ServingError(errors.code_of(error.error_code), prefix + (error.message or type(error).__name__))
-    if isinstance(error, (TypeError, ValueError)):
-        return errors.invalid(f"{prefix}{error}")
-    return errors.internal(f"{prefix}{type(error).__name__}: {error}")
-
-
 def _as_array(value: Any) -> np.ndarray:
     """Makes an array of what a session returns for a scalar: numpy's scalar, or bytes."""
     if isinstance(value, np.ndarray):
         return value
     return np.array(value, object if isinstance(value, bytes) else None)
-
-
-def _load(session: Any, path: Path) -> Any:
-    """Runs the v1 loader, whose advice to use another one is not for a server's log; returns the MetaGraphDef."""
-    from tensorflow.python.saved_model import loader_impl
-
-    return loader_impl.SavedModelLoader(str(path)).load(session, _TAGS)
 
 
 def _tensor(info: Any, name: str) -> str:

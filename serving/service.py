@@ -1,7 +1,7 @@
 """PredictionService and ModelService as plain functions from request to response: what both fronts call.
 
-Here a request meets its model: it leases a version, is answered by `inference`, counted, and logged where it is sampled.
-Every function may be called from several threads at a time, and may take as long as the model does.
+Here a request meets its model: it leases a version, is answered by `inference`, counted, and logged where it is
+sampled. Every function may be called from several threads at a time, and may take as long as the model does.
 """
 
 from __future__ import annotations

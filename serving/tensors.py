@@ -32,15 +32,15 @@ _TYPES: dict[int, tuple[Any, str]] = {
     23: (np.uint64, "uint64_val"),
 }
 _STRING = 7
-_NUMBERS = {np.dtype(kind): number for number, (kind, _) in _TYPES.items()}
+_DTYPES = {number: np.dtype(kind) for number, (kind, _) in _TYPES.items()}
+_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 # A tensor may name one value for all of its elements; this many bytes of them are believed.
 _MAX_BYTES = 1 << 30
 
 
 def dtype_of(number: int) -> Any:
     """Returns the NumPy dtype of a DataType number; None for one that NumPy cannot hold."""
-    found = _TYPES.get(number)
-    return None if found is None else np.dtype(found[0])
+    return _DTYPES.get(number)
 
 
 def to_array(proto: Any) -> np.ndarray:
@@ -75,7 +75,7 @@ def to_proto(array: np.ndarray, proto: Any) -> None:
     proto.dtype = number
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
-    kind, field = _TYPES[number]
+    field = _TYPES[number][1]
     flat = array.reshape(-1)
     if field == "half_val":
         flat = flat.view(np.uint16)

@@ -9,6 +9,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from evergreen.serving import inference
 from evergreen.serving.errors import ServingError, data_loss
+from evergreen.serving.runtime import tf
 from evergreen.serving.servable import Servable
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -22,19 +23,16 @@ def warm_up(servable: Servable) -> None:
       ServingError: DATA_LOSS for a file that cannot be read; what a record's request gets, with the record's number.
         Either fails the load.
     """
-    import tensorflow as tf
-
     path = servable.path / FILE
     if not path.exists():
         return
     count = 0
     try:
-        for count, record in enumerate(
-            itertools.islice(tf.compat.v1.io.tf_record_iterator(str(path)), MAX_RECORDS), start=1
-        ):
+        for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(str(path)), MAX_RECORDS):
+            count += 1
             inference.replay(servable, prediction_log_pb2.PredictionLog.FromString(record))
     except ServingError as error:
         raise ServingError(error.code, f"Warm-up request {count} of {path.name} failed: {error.message}") from error
     except Exception as error:  # TensorFlow's DataLossError, protobuf's DecodeError
         text = str(error).partition("\n")[0]
-        raise data_loss(f"{path.name} cannot be read after {count} records: {text}") from error
+        raise data_loss(f"{path.name} cannot be read at record {count}: {text}") from error

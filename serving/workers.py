@@ -1,16 +1,16 @@
-"""The threads that answer requests, and the bounds on how many there are and how long each may take.
+"""The threads that answer requests of both fronts, and the bounds on how many there are and how long each may take.
 
-One event loop reads and writes both ports; whatever computes runs here, so that a slow model keeps nobody else from
-being heard.
+What reads and writes the ports only hands requests over, so that a slow model keeps nobody else from being heard.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -19,58 +19,68 @@ from evergreen.serving.errors import ServingError, unavailable
 _T = TypeVar("_T")
 
 
-class Workers:
-    """A pool of threads behind a counter. Its methods belong to the event loop's thread.
+class Workers(concurrent.futures.ThreadPoolExecutor):
+    """A pool of threads with a bound on what may be in work or wait.
+
+    Beyond the bound a call is made all the same, at once and in a thread kept for that, and `check` refuses it there:
+    gRPC's server has no other way to say UNAVAILABLE.
 
     Args:
       threads: how many requests are computed at a time.
-      limit: how many may be in work or wait; more are refused.
+      limit: how many may be in work or wait.
     """
 
     def __init__(self, threads: int, limit: int):
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "request")
-        self._limit, self._taken = limit, 0
+        super().__init__(threads, "request")
+        self._limit, self._taken, self._lock = limit, 0, threading.Lock()
+        self._refusing = concurrent.futures.ThreadPoolExecutor(1, "refusal")
 
-    async def run(self, work: Callable[[], _T], seconds: float | None = None) -> _T:
-        """Runs `work` in a thread.
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """Hands a call over, to be made by one of the threads."""
+        with self._lock:
+            full = self._taken >= self._limit
+            self._taken += not full
+        if full:
+            return self._refusing.submit(fn, *args, **kwargs)
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(self._release)
+        return future
 
-        A thread cannot be stopped: where time runs out the client is told so, the answer is dropped when it comes, and
-        until then it counts as in work. Work that no thread has begun yet is never begun.
-
-        Args:
-          work: what to do.
-          seconds: how long it may take, the wait for a thread included; None for ever.
+    def check(self) -> None:
+        """Called first by everything that runs here.
 
         Raises:
-          ServingError: UNAVAILABLE beyond the limit, DEADLINE_EXCEEDED after `seconds`; and what `work` raises.
+          ServingError: UNAVAILABLE where this call is beyond the bound.
         """
-        if self._taken >= self._limit:
-            raise unavailable(f"Too many requests: {self._taken} are in work already")
-        self._taken += 1
-        loop = asyncio.get_running_loop()
-        end = None if seconds is None else time.monotonic() + seconds
-        future = self._pool.submit(_unless_late, work, end)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
-        if seconds is None:
-            return await asyncio.wrap_future(future)
+        if threading.current_thread().name.startswith("refusal"):
+            raise unavailable(f"Too many requests: {self._limit} are in work already")
+
+    async def answer(self, work: Callable[[], _T], seconds: float) -> _T:
+        """Runs `work` in a thread, for an event loop.
+
+        A thread cannot be stopped: where time runs out the client is told so, the answer is dropped when it comes, and
+        until then it counts as in work. Work that no thread has begun by then is never begun.
+
+        Raises:
+          ServingError: UNAVAILABLE beyond the bound, DEADLINE_EXCEEDED after `seconds`; and what `work` raises.
+        """
+        end = time.monotonic() + seconds
+
+        def begin() -> _T:
+            self.check()
+            if time.monotonic() > end:
+                raise _late()
+            return work()
+
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+            return await asyncio.wait_for(asyncio.wrap_future(self.submit(begin)), seconds)
         except asyncio.TimeoutError:
-            raise _late(seconds) from None
+            raise _late() from None
 
-    def close(self) -> None:
-        """Ends the threads; what still waits for one is never begun."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _release(self) -> None:
-        self._taken -= 1
+    def _release(self, _: Any) -> None:
+        with self._lock:
+            self._taken -= 1
 
 
-def _unless_late(work: Callable[[], _T], end: float | None) -> _T:
-    if end is not None and time.monotonic() > end:
-        raise _late(0)
-    return work()
-
-
-def _late(seconds: float) -> ServingError:
-    return ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, f"Timed out after {seconds * 1e3:.0f} ms")
+def _late() -> ServingError:
+    return ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for the answer")

@@ -17,9 +17,9 @@ from evergreen.components.pusher.watch_plan import CanarySettings
 REQUESTS = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"
 MICROSECONDS = 1e6
-# Below these a share or a mean says nothing.
+# Below these a share or a mean says nothing, and a trial is not broken off.
 MIN_REQUESTS = 20
-MIN_PROBES = 5
+MIN_PROBES = 20
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,12 @@ class Probes:
         return ordered[len(ordered) // 2] if ordered else float("nan")
 
 
-def judge(limits: CanarySettings, before: Counters, during: Counters, stable: Probes, canary: Probes) -> list[str]:
+def judge(
+    limits: CanarySettings, before: Counters, during: Counters, stable: Probes, canary: Probes, *, over: bool
+) -> list[str]:
     """Compares the trial with the time before it, and the new version with the stable one.
+
+    Errors end a trial as soon as there were requests enough; slowness, which may pass, is judged at the end.
 
     Args:
       limits: what is allowed.
@@ -143,30 +147,33 @@ def judge(limits: CanarySettings, before: Counters, during: Counters, stable: Pr
       during: those of the trial so far.
       stable: our requests to the stable version.
       canary: our requests to the new one.
+      over: whether the trial has come to its end.
 
     Returns:
       What is beyond the limits, in sentences; none where the trial goes well.
     """
     reasons = []
-    if canary.count >= MIN_PROBES:
+    if canary.count >= (1 if over else MIN_PROBES):
         rise = _share(len(canary.errors), canary.count) - _share(len(stable.errors), stable.count)
         if rise > limits.max_error_ratio:
             reasons.append(
                 f"{len(canary.errors)} of {canary.count} requests to `{limits.label}` failed, "
-                f"{len(stable.errors)} of {stable.count} to `{limits.stable}`: {canary.errors[0]}"
-            )
-    if min(len(canary.seconds), len(stable.seconds)) >= MIN_PROBES:
-        ratio = canary.median / stable.median if stable.median else 1.0
-        if ratio > limits.max_latency_ratio:
-            reasons.append(
-                f"`{limits.label}` answers in {1000 * canary.median:.1f} ms, {ratio:.2f} times the "
-                f"{1000 * stable.median:.1f} ms of `{limits.stable}` (at most {limits.max_latency_ratio:g})"
+                f"{len(stable.errors)} of {stable.count} to `{limits.stable}`: {canary.errors[-1]}"
             )
     if during.requests >= MIN_REQUESTS:
         share, share_before = _share(during.errors, during.requests), _share(before.errors, before.requests)
         if share - share_before > limits.max_error_ratio:
             reasons.append(
                 f"{share:.1%} of {during.requests:.0f} requests failed during the trial, {share_before:.1%} before it"
+            )
+    if not over:
+        return reasons
+    if min(len(canary.seconds), len(stable.seconds)) >= MIN_PROBES and stable.median:
+        ratio = canary.median / stable.median
+        if ratio > limits.max_latency_ratio:
+            reasons.append(
+                f"`{limits.label}` answers in {1000 * canary.median:.1f} ms, {ratio:.2f} times the "
+                f"{1000 * stable.median:.1f} ms of `{limits.stable}` (at most {limits.max_latency_ratio:g})"
             )
     for key in sorted(during.latency):
         slower = _slower(before.latency.get(key, (0.0, 0.0)), during.latency[key])

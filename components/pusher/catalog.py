@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evergreen.components.atomic import StrPath
 from evergreen.components.errors import EvergreenError
-from evergreen.components.pusher import versions
+from evergreen.components.pusher import versions, withdrawal
 from evergreen.components.pusher.manifest import MANIFEST_FILE, Manifest, read_manifest
 
 FOREIGN = "not published by Evergreen"
@@ -36,7 +39,10 @@ class VersionRecord:
       metrics: metrics on the exam.
       champion_on_span: the earlier champion's metrics on the new span before any training.
       model_artifact_id: id of the Model artifact.
+      pushed_by: id of the execution that published it; empty where unknown.
       restores: the version that it restores.
+      withdrawn: why it was taken out of a server's sight; None where it was not. Its files are kept for a while.
+      withdrawn_since: when, ISO-8601 in UTC.
       problem: what is wrong with it, in words; None if nothing is.
     """
 
@@ -55,7 +61,10 @@ class VersionRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     champion_on_span: dict[str, Any] | None = None
     model_artifact_id: int | None = None
+    pushed_by: str = ""
     restores: int | None = None
+    withdrawn: str | None = None
+    withdrawn_since: str | None = None
     problem: str | None = None
 
 
@@ -97,26 +106,40 @@ def _record(version: int, path: Path, live: bool, lite: Path | None) -> VersionR
     if not versions.is_complete(path):
         problem = INCOMPLETE
     tflite_bytes = _file_bytes(lite / versions.TFLITE_FILE) if lite else None
-    size = saved_model_bytes(path)
-    if found is None:
-        return VersionRecord(version, str(path), live, size, tflite_bytes, problem=problem)
+    return to_record(version, str(path), live, saved_model_bytes(path), tflite_bytes, found, problem)
+
+
+def to_record(
+    version: int,
+    path: str,
+    live: bool,
+    size: int,
+    tflite_bytes: int | None,
+    manifest: Manifest | None,
+    problem: str | None,
+) -> VersionRecord:
+    """Makes a version's record from what its manifest says; see `VersionRecord` for the arguments."""
+    if manifest is None:
+        return VersionRecord(version, path, live, size, tflite_bytes, problem=problem)
+    tflite = manifest.tflite or {}
     return VersionRecord(
         version=version,
-        path=str(path),
+        path=path,
         live=live,
         bytes=size,
         tflite_bytes=tflite_bytes,
-        tflite_variant=(found.tflite or {}).get("variant") if tflite_bytes is not None else None,
-        tflite_metrics=(found.tflite or {}).get("metrics", {}) if tflite_bytes is not None else {},
-        name=found.name,
-        run=found.run,
-        span=found.span,
-        span_version=found.span_version,
-        published=found.published,
-        metrics=found.metrics,
-        champion_on_span=found.champion_on_span,
-        model_artifact_id=found.model_artifact_id,
-        restores=found.restores,
+        tflite_variant=tflite.get("variant") if tflite_bytes is not None else None,
+        tflite_metrics=tflite.get("metrics", {}) if tflite_bytes is not None else {},
+        name=manifest.name,
+        run=manifest.run,
+        span=manifest.span,
+        span_version=manifest.span_version,
+        published=manifest.published,
+        metrics=manifest.metrics,
+        champion_on_span=manifest.champion_on_span,
+        model_artifact_id=manifest.model_artifact_id,
+        pushed_by=manifest.pushed_by,
+        restores=manifest.restores,
         problem=problem,
     )
 
@@ -129,17 +152,43 @@ def list_versions(base_path: StrPath) -> list[VersionRecord]:
 
     Returns:
       One record for each version that TensorFlow Serving sees, newest first; versions that Evergreen did not publish,
-      or that cannot be loaded, are among them and say so.
-
-    Raises:
-      ConfigError: the base path is a URI.
+      or that cannot be loaded, are among them and say so. So are those that were withdrawn, while their files are kept.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.list_versions(os.fspath(base_path))
     base = versions.local_path(base_path)
+    lite_base = versions.lite_path(base)
     entries = versions.list_entries(base)
     live = versions.live_of(entries)
-    lite = versions.list_entries(versions.lite_path(base))
-    newest_first = sorted(entries, reverse=True)
-    return [_record(number, entries[number], number == live, lite.get(number)) for number in newest_first]
+    lite = versions.list_entries(lite_base)
+    found = {number: _record(number, path, number == live, lite.get(number)) for number, path in entries.items()}
+    for number, gone in withdrawal.list_withdrawn(base).items():
+        if number in entries:
+            known = dataclasses.replace(found[number], live=False)  # it goes as soon as somebody holds the lock
+        else:
+            known = _record(number, gone.path, False, lite_base / gone.path.name)
+        found[number] = dataclasses.replace(known, withdrawn=gone.reason, withdrawn_since=gone.since, problem=None)
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def manifests(entries: Mapping[int, Path]) -> dict[int, Manifest]:
+    """Reads the manifests of the complete versions that Evergreen published.
+
+    Args:
+      entries: what `versions.list_entries` returned.
+
+    Returns:
+      `{version: manifest}`; without foreign versions and those whose manifest is broken.
+    """
+    found = {}
+    for version, path in entries.items():
+        with suppress(EvergreenError):
+            manifest = read_manifest(path)
+            if manifest is not None and versions.is_complete(path):
+                found[version] = manifest
+    return found
 
 
 def live_manifest(base_path: StrPath) -> Manifest | None:
@@ -152,9 +201,25 @@ def live_manifest(base_path: StrPath) -> Manifest | None:
       The manifest; None where nothing is live, or where somebody else published what is.
 
     Raises:
-      ConfigError: the base path is a URI.
       EvergreenError: the live version's manifest is broken.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.live_manifest(os.fspath(base_path))
     entries = versions.list_entries(versions.local_path(base_path))
     live = versions.live_of(entries)
     return None if live is None else read_manifest(entries[live])
+
+
+def version_manifest(version_path: StrPath) -> Manifest | None:
+    """Reads the manifest of a version, on a file system or an object store; None where there is none.
+
+    Raises:
+      EvergreenError: it is broken.
+    """
+    if versions.is_uri(version_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.version_manifest(os.fspath(version_path))
+    return read_manifest(Path(version_path))

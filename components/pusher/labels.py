@@ -110,13 +110,13 @@ def read(path: atomic.StrPath, model: str) -> dict[str, int]:
     return dict(model_config(parse(read_text(path), str(path)), model, str(path)).version_labels)
 
 
-def edited(text: str, model: str, labels: Mapping[str, int], where: str) -> str:
+def edited(text: str, model: str, labels: Mapping[str, int | None], where: str) -> str:
     """Returns a models.config with labels of one model set; its other labels stay.
 
     Args:
       text: the file's contents.
       model: the model's name.
-      labels: `{label: version}`.
+      labels: `{label: version}`; None takes the label away.
       where: what to call the file in an error.
 
     Returns:
@@ -129,11 +129,13 @@ def edited(text: str, model: str, labels: Mapping[str, int], where: str) -> str:
 
     wanted = parse(text, where)
     config = model_config(wanted, model, where)
-    if all(config.version_labels.get(label, None) == version for label, version in labels.items()):
+    before = dict(config.version_labels)
+    after = {label: version for label, version in {**before, **labels}.items() if version is not None}
+    if after == before:
         return text
-    for label, version in labels.items():
-        config.version_labels[label] = version
-    found = _with_labels(text, model, dict(config.version_labels))
+    config.version_labels.clear()
+    config.version_labels.update(after)
+    found = _with_labels(text, model, after)
     if found is not None and parse(found, where) == wanted:
         return found
     # Written in another form of the syntax than anybody writes: the meaning is kept, the comments are not.
@@ -158,7 +160,9 @@ def loaded(policy: Any, present: Collection[int]) -> set[int]:
     return set(sorted(present)[-max(1, policy.latest.num_versions) :])
 
 
-def check_policy(config: Any, present: Collection[int], next_version: int, trial: bool, where: str) -> None:
+def check_policy(
+    config: Any, present: Collection[int], next_version: int, trial: bool, where: str, moving: Collection[str] = ()
+) -> None:
     """Checks that a new version will be loaded, and that no label then points to one that is loaded no more.
 
     Args:
@@ -167,6 +171,7 @@ def check_policy(config: Any, present: Collection[int], next_version: int, trial
       next_version: the number that the new one gets, higher than all of these.
       trial: whether the version before it must go on answering beside it, as in a canary's trial.
       where: what to call the file in an error.
+      moving: labels that move to the new version once it has proven itself.
 
     Raises:
       ConfigError: the policy does not do that.
@@ -179,7 +184,12 @@ def check_policy(config: Any, present: Collection[int], next_version: int, trial
             f"its model_version_policy in {where} is `specific`",
             "Take `latest { num_versions: 2 }` or `all {}`.",
         )
-    orphans = [f"`{label}` points to {v}" for label, v in sorted(config.version_labels.items()) if v not in kept]
+    gone = set(config.version_labels.values()) - loaded(policy, present)
+    orphans = [
+        f"`{label}` points to {version}"
+        for label, version in sorted(config.version_labels.items())
+        if version not in kept and not (label in moving and version in gone)
+    ]
     if trial and len(kept) < 2 and present:
         orphans = orphans or ["the version before it would be unloaded"]
     if orphans:

@@ -8,6 +8,8 @@ version numbers. Beside the versions lie files whose names are no numbers, which
   .highest-version   the highest version number ever used, because retention and withdrawal forget
   .hold.json         publishing is held: `{"reason": ..., "since": ...}`
   .publish.lock      held by the process that publishes
+  .watch.json        a version was published and is being watched
+  withdrawn-*        versions that were taken out of sight, and why
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError
@@ -25,9 +28,10 @@ from evergreen.components.errors import ConfigError, EvergreenError
 MAX_VERSION = 2**63 - 1
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 TFLITE_FILE = "model.tflite"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 LOCK_FILE = ".publish.lock"
+HOLD_FILE = ".hold.json"
 _HIGHEST_FILE = ".highest-version"
-_HOLD_FILE = ".hold.json"
 # What TensorFlow Serving's parser of int64 takes: surrounding blanks, a sign and leading zeros, ASCII digits only.
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 
@@ -44,7 +48,12 @@ class Hold:
 
     reason: str
     since: str
-    path: Path
+    path: atomic.StrPath
+
+
+def is_uri(base_path: atomic.StrPath) -> bool:
+    """Tells `gs://bucket/flights` and the like from a path of a file system."""
+    return "://" in os.fspath(base_path)
 
 
 def local_path(base_path: atomic.StrPath) -> Path:
@@ -57,15 +66,15 @@ def local_path(base_path: atomic.StrPath) -> Path:
       The absolute path, without a trailing slash.
 
     Raises:
-      ConfigError: it is a URI; only local paths can be published to.
+      ConfigError: it is a URI.
     """
     text = os.fspath(base_path)
-    if not text or "://" in text:
+    if not text or is_uri(text):
         raise ConfigError(
             "the base path must be a local path",
             f"received publish.base_path={text!r}, expected a path on a local or mounted file system, where one step "
             "renames a directory",
-            "Set publish.base_path to a local path, and copy versions to an object store from there.",
+            "This is not done on an object store: docs/operations.md says what is.",
         )
     return Path(os.path.abspath(text))
 
@@ -248,15 +257,23 @@ def read_hold(base_path: atomic.StrPath) -> Hold | None:
     Returns:
       The hold, or None. A marker that cannot be read as JSON holds all the same.
     """
-    path = Path(base_path) / _HOLD_FILE
+    if is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.read_hold(os.fspath(base_path))
+    marker = read_hold_marker(base_path)
+    if marker is None:
+        return None
+    return Hold(str(marker.get("reason", "")), str(marker.get("since", "")), Path(base_path) / HOLD_FILE)
+
+
+def read_hold_marker(base_path: atomic.StrPath) -> dict[str, Any] | None:
+    """Reads everything that the file of a hold says, for `hold`; None where there is none."""
+    path = Path(base_path) / HOLD_FILE
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        marker = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        marker = json.loads(text)
     except ValueError:
-        marker = None
-    if not isinstance(marker, dict):
-        marker = {}
-    return Hold(str(marker.get("reason", "")), str(marker.get("since", "")), path)
+        return {}
+    return marker if isinstance(marker, dict) else {}

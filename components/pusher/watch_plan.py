@@ -44,7 +44,7 @@ class WatchSettings:
       servers: `host:port` of each server; none where nothing is watched.
       timeout: seconds within which a server must answer with a new version.
       rows: how many exam rows are sent.
-      tolerance: how far an answer may be from the Trainer's own, absolutely and as a share of it.
+      tolerance: how far an answer may be from the Trainer's own; see `evergreen.components.model_server.compare`.
       canary: the trial; None for none.
       models_config: the file that the servers read; None where no labels are kept.
     """
@@ -52,7 +52,7 @@ class WatchSettings:
     servers: tuple[str, ...] = ()
     timeout: float = 300.0
     rows: int = 20
-    tolerance: float = 1e-4
+    tolerance: float = 1e-3
     canary: CanarySettings | None = None
     models_config: str | None = None
 

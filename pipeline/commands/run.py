@@ -47,8 +47,8 @@ def command(config_file: str | None, overrides: tuple[str, ...], asked: str | No
 
 def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None:
     store = Store(config.connection, config.name)
-    recovered = recover(config, store)
     out = console.Console(quiet=as_json)
+    recovered = recover(config, store, console.slowly(out.note))
     for line in recovered.lines() if recovered else []:
         out.note(f"put right: {line}")
     plan = plan_run(config, store, asked)
