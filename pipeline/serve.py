@@ -155,9 +155,10 @@ def _model_flags(config: Config, given: Mapping[str, str], notes: list[str]) -> 
         if found.get(config.name) == str(base):
             # A label that points to a version which is gone must not keep a server from starting.
             return {"model_config_file": str(file), "allow_version_labels_for_unavailable_models": "true"}
-        where = found.get(config.name)
-        other = f"its base path of `{config.name}` is {where}" if where else f"it does not name `{config.name}`"
-        notes.append(f"{file} is not used: {other}, and the project publishes into {base}")
+        if config.publish.models_config is not None:
+            where = found.get(config.name)
+            other = f"its base path of `{config.name}` is {where}" if where else f"it does not name `{config.name}`"
+            notes.append(f"{file} is not used: {other}, and the project publishes into {base}")
     return {"model_name": config.name, "model_base_path": str(base)}
 
 

@@ -36,6 +36,9 @@ def command(config_file: str | None, overrides: tuple[str, ...], flags: tuple[st
     which, program = process.find_server()
     _announce(Console(sys.stderr), config, plan, which)
     sys.stderr.flush()
+    # What TensorFlow and Google's libraries say while they are loaded concerns nobody who serves.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     # This process becomes the server, so that whoever started the command ends the server by ending it.
     os.execv(program[0], [*program, *plan.flags])
 
