@@ -16,7 +16,7 @@ import numpy as np
 
 from evergreen.components.model_layout import Signature as Names
 from evergreen.components.model_server.client import Signature, saved_signatures
-from evergreen.components.pusher import catalog, labels, versions, warmup_rows
+from evergreen.components.pusher import catalog, labels, warmup_rows
 from evergreen.pipeline.config import Config
 
 GRPC_PORT, REST_PORT = 8500, 8501
@@ -143,23 +143,23 @@ def curl(model: str, rest: str, body: Mapping[str, Any] | None) -> str:
 
 
 def _model_flags(config: Config, given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    base = Path(config.publish.base_path)
+    base = config.publish.base_path
     if _LITE in given and given[_LITE] != "false":
         # The TFLite versions have a base path of their own.
-        return {"model_name": config.name, "model_base_path": str(versions.lite_path(base))}
+        return {"model_name": config.name, "model_base_path": f"{base}_lite"}
     folder = config_folder(config)
     file = config.publish.models_config or (folder / MODELS if folder is not None else None)
     if file is not None and Path(file).is_file():
         parsed = labels.parse(labels.read_text(file), str(file))
         found = {one.name: one.base_path for one in parsed.model_config_list.config}
-        if found.get(config.name) == str(base):
+        if found.get(config.name) == base:
             # A label that points to a version which is gone must not keep a server from starting.
             return {"model_config_file": str(file), "allow_version_labels_for_unavailable_models": "true"}
         if config.publish.models_config is not None:
             where = found.get(config.name)
             other = f"its base path of `{config.name}` is {where}" if where else f"it does not name `{config.name}`"
             notes.append(f"{file} is not used: {other}, and the project publishes into {base}")
-    return {"model_name": config.name, "model_base_path": str(base)}
+    return {"model_name": config.name, "model_base_path": base}
 
 
 def _address(port: str) -> str | None:
