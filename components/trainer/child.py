@@ -10,6 +10,7 @@ coordinator of a local cluster runs in a network of its own where the system has
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,8 +20,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from evergreen.components import errors, progress, user_code
-from evergreen.components.errors import EvergreenError
+from evergreen.components import progress, user_code
+from evergreen.components.errors import EvergreenError, Failure
 from evergreen.components.trainer import cluster, network, watchdog
 from evergreen.components.trainer import parent as parents
 from evergreen.components.trainer.request import Request
@@ -40,6 +41,7 @@ def train(request: Request) -> dict[str, Any]:
 
     Raises:
       EvergreenError: what the training refuses, as it would here.
+      LostProcess: a cluster lost a process that it cannot do without.
       RuntimeError: the child failed.
     """
     with contextlib.closing(Child(request)) as child:
@@ -102,7 +104,7 @@ class Child:
         if "report" in result:
             return dict(result["report"])
         if "error" in result:
-            raise getattr(errors, result["error"])(*result["parts"])
+            raise Failure(**result["error"]).exception()
         if "lost" in result:
             raise cluster.LostProcess(result["lost"])
         raise RuntimeError(f"the training process failed:\n{result['traceback']}")
@@ -170,7 +172,7 @@ def main(request_file: str, result_file: str, parent: str, private: str = "") ->
     try:
         result = {"report": _run(request)}
     except EvergreenError as error:
-        result = {"error": type(error).__name__, "parts": [error.headline, error.reason, error.next_step]}
+        result = {"error": dataclasses.asdict(Failure.of(error))}
     except cluster.LostProcess as error:
         result = {"lost": str(error)}
     except Exception:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.components import user_code
-from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.errors import ConfigError, EvergreenError, Failure
 from evergreen.components.trainer import child, cluster, hosts
 from evergreen.components.trainer.cluster import LostProcess, Plan
 from evergreen.components.trainer.local_cluster import LocalCluster
@@ -51,10 +51,9 @@ def serve(plan: Plan, project_dir: str | None, say: Say) -> None:
                     _send(connection, {"task": str(plan.task)})
                     say(f"{plan.task}: {_attend(connection, step)}")
             except EvergreenError as error:
-                parts = [error.headline, error.reason, error.next_step]
                 say(f"{plan.task} refused: {error.headline}: {error.reason}")
                 with contextlib.suppress(OSError):
-                    _send(connection, {"refused": {"error": type(error).__name__, "parts": parts}})
+                    _send(connection, {"refused": dataclasses.asdict(Failure.of(error))})
 
 
 def _wait_for_order(plan: Plan) -> tuple[socket.socket, dict[str, Any], str]:
@@ -143,8 +142,7 @@ def _state(process: child.Child) -> dict[str, Any]:
     try:
         process.result()
     except EvergreenError as error:
-        parts = [error.headline, error.reason, error.next_step]
-        return {"refused": {"error": type(error).__name__, "parts": parts}}
+        return {"refused": dataclasses.asdict(Failure.of(error))}
     except RuntimeError as error:
         return {"lost": str(error).strip().splitlines()[-1]}
     return {"done": True}
@@ -171,7 +169,7 @@ def _attend(connection: socket.socket, step: Callable[[dict], dict]) -> str:
         if "lost" in state:
             return f"the training is lost: {state['lost']}"
         if "refused" in state:
-            return f"the training was refused: {state['refused']['parts'][0]}"
+            return f"the training was refused: {state['refused']['headline']}"
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:
