@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evergreen.components import progress, user_code
@@ -116,6 +116,24 @@ class Child:
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def along(request: Request, environment: Mapping[str, str]) -> Iterator[Child]:
+    """Runs a process that computes its share of a training and leaves nothing, for the time of a `with`.
+
+    Args:
+      request: the training that another process leads; its folders are not written to.
+      environment: variables that the process gets besides this one's.
+
+    Yields:
+      The process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir, run_dir = os.path.join(folder, "model"), os.path.join(folder, "run")
+        own = dataclasses.replace(request, chief=False, model_dir=model_dir, run_dir=run_dir)
+        with contextlib.closing(Child(own, environment)) as process:
+            yield process
 
 
 def _network(request: Request, environment: Mapping[str, str]) -> tuple[str, ...]:

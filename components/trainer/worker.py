@@ -120,17 +120,11 @@ def _serve(plan: Plan, order: dict[str, Any], project_dir: str | None) -> Iterat
 def _train(plan: Plan, order: dict[str, Any], project_dir: str | None) -> Iterator[Callable[[dict], dict]]:
     """Trains along; yields what says how the training process is."""
     request = Request.from_json(json.dumps(order["request"]))
-    request = dataclasses.replace(request, project_dir=project_dir or request.project_dir, chief=False)
+    request = dataclasses.replace(request, project_dir=project_dir or request.project_dir)
     _check_files(plan, request)
     _check_code(plan, request, order["code"])
-    with tempfile.TemporaryDirectory() as folder:
-        model_dir, run_dir = os.path.join(folder, "model"), os.path.join(folder, "run")
-        own = dataclasses.replace(request, model_dir=model_dir, run_dir=run_dir)
-        process = child.Child(own, {cluster.VARIABLE: plan.config()})
-        try:
-            yield lambda message: _state(process)
-        finally:
-            process.close()
+    with child.along(request, {cluster.VARIABLE: plan.config()}) as process:
+        yield lambda message: _state(process)
 
 
 def _state(process: child.Child) -> dict[str, Any]:
