@@ -58,16 +58,7 @@ def serve(plan: Plan, project_dir: str | None, say: Say) -> None:
 
 def _wait_for_order(plan: Plan) -> tuple[socket.socket, dict[str, Any], str]:
     """Listens until somebody sends an order; then the port is free for TensorFlow."""
-    port = int(plan.address(plan.task).rpartition(":")[2])
-    try:
-        listener = socket.create_server(("", port))
-    except OSError as error:
-        raise ConfigError(
-            f"port {port} cannot be listened on",
-            f"{error}; TF_CONFIG gives it to {plan.task}",
-            "End what uses it (a second `evergreen worker`?), or give the task another port on all hosts.",
-        ) from error
-    with listener:
+    with cluster.listen(plan) as listener:
         while True:
             connection, (host, *_) = listener.accept()
             connection.settimeout(cluster.ANSWER_S)
