@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import select
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from evergreen.components import user_code
@@ -167,9 +165,7 @@ def code_of(request: Request) -> dict[str, str]:
     Args:
       request: the training.
     """
-    root = Path(request.project_dir)
-    files = user_code.closure(request.settings.model or "", request.project_dir)
-    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return user_code.hashes(request.settings.model or "", request.project_dir)
 
 
 def _check_code(plan: Plan, request: Request, expected: dict[str, str]) -> None:
