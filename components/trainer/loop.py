@@ -16,11 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from evergreen.components import progress
-from evergreen.components.errors import ConfigError, ModelRejected
+from evergreen.components.errors import ModelRejected
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.checkpoints import Keeper, State
+from evergreen.components.trainer.early_stopping import Watch
 from evergreen.components.trainer.input_path import Dataset, non_finite
-from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, EarlyStopping, TrainerSettings
+from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, TrainerSettings
 from evergreen.components.trainer.timing import Clock
 
 # What TensorFlow raises where the other end of a connection is gone.
@@ -29,8 +30,6 @@ MAX_STEPS_PER_EXECUTION = 50
 _EXECUTION_S = 0.5
 _STEPS_IN_STEP = 10
 _POINTS = 20
-# As tf_keras's EarlyStopping tells metrics that grow from those that fall.
-_GROWING = ("acc", "accuracy", "auc", "precision", "recall", "r2_score", "prc")
 
 
 @dataclass
@@ -110,7 +109,7 @@ class Loop:
         self.keeper = keeper
         self.profile_dir = profile_dir
         self.tracing = False
-        self.watch: _Watch | None = None
+        self.watch: Watch | None = None
         self.outcome = Outcome()
         self.finite_loss: tuple[int, float] | None = None
 
@@ -126,7 +125,7 @@ class Loop:
         """
         self.build_optimizer()
         stopping = self.settings.early_stopping
-        self.watch = _Watch(stopping, self.model) if stopping is not None else None
+        self.watch = Watch(stopping, self.model) if stopping is not None else None
         self.resume()
         self.open()
         interval = stopping.every if stopping is not None else max(1, self.settings.steps // _POINTS)
@@ -308,54 +307,6 @@ class Loop:
         return ModelRejected(
             "training gave NaN", reason, "Lower the learning rate, or clip gradients with the optimizer's clipnorm."
         )
-
-
-class _Watch:
-    """Early stopping: keeps the best weights measured, and says when to end."""
-
-    def __init__(self, settings: EarlyStopping, model: Any):
-        self.settings = settings
-        self.model = model
-        self.sign = 1.0 if settings.metric.endswith(_GROWING) else -1.0
-        self.best = -math.inf
-        self.best_step = 0
-        self.weights: list[np.ndarray] | None = None
-        self.without_gain = 0
-
-    def hears(self, point: dict[str, float]) -> bool:
-        """Takes a measurement; tells whether patience has run out."""
-        metric = self.settings.metric
-        if metric not in point:
-            raise ConfigError(
-                f"trainer.early_stopping.metric {metric!r} is not measured",
-                f"measured: {', '.join(name for name in point if name.startswith('val_')) or 'nothing on validation'}",
-                "Name one of these; without validation rows (data.validation: 0) there are none.",
-            )
-        value = self.sign * point[metric]
-        if value > self.best:
-            self.best, self.best_step, self.without_gain = value, int(point["step"]), 0
-            self.weights = self.model.get_weights()
-        else:
-            self.without_gain += 1
-        return self.without_gain >= self.settings.patience
-
-    def dump(self) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Returns what a checkpoint holds of it: numbers, and the best weights."""
-        # Infinity is no JSON, and nothing was measured then.
-        best = None if math.isinf(self.best) else self.best
-        return {"best": best, "step": self.best_step, "without": self.without_gain}, list(self.weights or [])
-
-    def load(self, values: dict[str, Any], weights: list[np.ndarray]) -> None:
-        """Takes what `dump` gave."""
-        self.best = -math.inf if values["best"] is None else values["best"]
-        self.best_step, self.without_gain = values["step"], values["without"]
-        self.weights = weights or None
-
-    def restore(self) -> int:
-        """Gives the model its best weights; returns their step."""
-        if self.weights is not None:
-            self.model.set_weights(self.weights)
-        return self.best_step
 
 
 def _step_functions(model: Any, strategy: tf.distribute.Strategy, clock: Clock) -> tuple[Any, Any]:
