@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from evergreen.components import progress
 from evergreen.components.errors import ModelRejected
+from evergreen.components.trainer import autograph
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.checkpoints import Keeper, State
 from evergreen.components.trainer.early_stopping import Watch
@@ -202,11 +203,11 @@ class Loop:
         if self.strategy.num_replicas_in_sync > 1:
             self.clock.watch(self.model.optimizer)
         self.train, self.test = _step_functions(self.model, self.strategy, self.clock)
-        # A trace of the training step that makes variables is done twice: those of the metrics are made here.
-        rows = self.validation if self.validation.rows else self.training
-        batches, _ = rows.evaluation(self.settings.global_batch_size)
-        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(1))
-        self.model.reset_metrics()
+        if self.validation.rows:
+            batches, count = self.validation.evaluation()
+            self.held = strategies.distribute(self.strategy, batches), tf.constant(count)
+            # Traced and not run: a test step that cannot be traced ends the training here and not hours later.
+            self.test(iter(self.held[0]), tf.constant(0))
         batches = self.training.training(self.settings.global_batch_size, self.settings.seed, self.outcome.steps)
         self.iterator = iter(strategies.distribute(self.strategy, batches))
 
@@ -220,8 +221,8 @@ class Loop:
 
     def evaluate(self) -> dict[str, float]:
         """Measures the validation rows; the metrics were reset before."""
-        batches, count = self.validation.evaluation()
-        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(count))
+        batches, count = self.held
+        self.test(iter(batches), count)
         return results(self.model)
 
     def build_optimizer(self) -> None:
@@ -314,24 +315,32 @@ def _step_functions(model: Any, strategy: tf.distribute.Strategy, clock: Clock) 
 
     def train_step(iterator: Any) -> tf.Tensor:
         batch = clock.next_batch(iterator)
-        logs = strategy.run(lambda batch: model.train_step(strategies.share(strategy, batch)), args=(batch,))
+        step = autograph.converted(model.train_step)
+        logs = strategy.run(lambda batch: step(strategies.share(strategy, batch)), args=(batch,))
         loss = logs.get("loss", 0.0) if isinstance(logs, dict) else 0.0
         return tf.cast(strategy.experimental_local_results(loss)[0], tf.float32)
 
     def test_step(iterator: Any) -> None:
-        strategy.run(lambda batch: model.test_step(strategies.share(strategy, batch)), args=(next(iterator),))
+        step = autograph.converted(model.test_step)
+        strategy.run(lambda batch: step(strategies.share(strategy, batch)), args=(next(iterator),))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def train(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        loss = tf.constant(0.0)
-        for _ in tf.range(count):
-            loss = train_step(iterator)
-        return loss
+        def body(done: tf.Tensor, loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return done + 1, train_step(iterator)
 
-    @tf.function(reduce_retracing=True)
+        with autograph.enabled():
+            _, loss = tf.while_loop(lambda done, loss: done < count, body, (0, 0.0))
+            return loss
+
+    @tf.function(autograph=False, reduce_retracing=True)
     def test(iterator: Any, count: tf.Tensor) -> None:
-        for _ in tf.range(count):
+        def body(done: tf.Tensor) -> tuple[tf.Tensor]:
             test_step(iterator)
+            return (done + 1,)
+
+        with autograph.enabled():
+            tf.while_loop(lambda done: done < count, body, (0,))
 
     return train, test
 

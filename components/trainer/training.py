@@ -106,7 +106,7 @@ def _train(
     """Trains; `watch` is closed after the last step, when nobody has to answer any more."""
     settings = request.settings
     spec = settings.model or ""
-    autograph.leave_tf_keras_alone()
+    autograph.leave_libraries_alone()
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)
