@@ -1,5 +1,6 @@
 """Which GPUs there are, and which of them each local task gets."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,17 @@ def test_visible_gpus_are_those_that_cuda_takes(monkeypatch, named, expected):
     assert devices.visible_gpus() == expected
 
 
+def environment(pid):
+    """Reads a process's variables, which the kernel shows a moment after it has begun."""
+    deadline = time.monotonic() + 60
+    while not (text := Path(f"/proc/{pid}/environ").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return dict(variable.split("=", 1) for variable in text.split("\0") if variable)
+
+
 @pytest.mark.parametrize(("named", "workers"), [("4,7", ["4", "7", "4"]), ("", ["", "", ""])])
 def test_local_workers_get_a_gpu_each_in_turn_and_servers_none(monkeypatch, tmp_path, named, workers):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     with LocalCluster(cluster.plan_local(3, 1), str(tmp_path)) as local:
-        found = {}
-        for task, pid in local.pids.items():
-            variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-            found[task] = dict(variable.split("=", 1) for variable in variables if variable)["CUDA_VISIBLE_DEVICES"]
+        found = {task: environment(pid)["CUDA_VISIBLE_DEVICES"] for task, pid in local.pids.items()}
     assert found == {**{Task("worker", number): gpu for number, gpu in enumerate(workers)}, Task("ps", 0): ""}
