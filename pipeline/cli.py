@@ -28,6 +28,8 @@ COMMANDS = {
     "status": "Show what is live, how old it is, and what runs now.",
     "versions": "List the published versions.",
     "runs": "List the runs and how they ended.",
+    "lineage": "Show everything behind a version, or made from a span.",
+    "diff": "Show what changed between two versions.",
     "logs": "Show a run's log, or a stage's.",
     "worker": "Take part in the trainings of another host.",
     "scaling": "Measure and predict what more devices would bring.",
