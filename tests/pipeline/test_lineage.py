@@ -218,7 +218,7 @@ def test_many_artifacts_are_read_by_few_queries(lineage, monkeypatch):
     made = lineage.span(2)
     assert len(made.models) > 8 and len(calls) < 12
     calls.clear()
-    assert len(lineage.graph.behind([push], HISTORY)) > 15 and len(calls) < 12
+    assert len(lineage.graph.behind([push], HISTORY)) == 9 and len(calls) < 12
 
 
 def test_a_line_s_name_and_text_are_told_apart():
