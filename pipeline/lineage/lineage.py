@@ -67,7 +67,7 @@ class Lineage:
                     "`evergreen run` publishes the first; `evergreen lineage --run ID` shows a run without a version.",
                 )
         record = self._records.get(number)
-        push = self._push_of(number)
+        push = self._push_of(number, record.run if record else None)
         model_id = record.model_artifact_id if record else None
         run = (record.run if record else None) or (self.graph.run_of(push) if push is not None else None) or ""
         if model_id is None and push is not None:
@@ -250,10 +250,14 @@ class Lineage:
             problem=problem,
         )
 
-    def _push_of(self, number: int) -> int | None:
-        """Finds the execution that pushed a version: by the manifest's run, else among all that were pushed."""
+    def _push_of(self, number: int, run: str | None) -> int | None:
+        """Finds the execution that pushed a version: in the run that the manifest names, else among all pushes."""
         if not self.store.exists:
             return None
+        context = self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run) if run else None
+        if context is not None:
+            executions = self.store.mlmd.get_executions_by_context(context.id)
+            return max((e.id for e in executions if self.graph.kind(e) == "Pusher"), default=None)
         pushed = [
             artifact.id
             for artifact in self.store.mlmd.get_artifacts_by_type("PushedModel")
