@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -96,13 +97,15 @@ class Lineage:
         models = [edge.artifact_id for edge in outputs if edge.execution_id in trainers and edge.key == "model"]
         pushes = [e.id for e in executions if self.graph.kind(e) == "Pusher"]
         version = int(property_value(context, "pushed_version", 0) or 0) or None
-        return self._provenance(
+        found = self._provenance(
             version,
             self._records.get(version) if version else None,
             pushes[-1] if pushes else None,
             models[-1] if models else None,
             name,
         )
+        in_order = sorted(executions, key=lambda execution: execution.id)
+        return found if found.gates else dataclasses.replace(found, gates=self._models.data_gate(in_order))
 
     def span(self, number: int) -> SpanLineage:
         """Says what was made from a span, through every chain of warm starts.
