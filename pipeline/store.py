@@ -16,6 +16,7 @@ from typing import Any
 
 from evergreen.components import span_records
 from evergreen.components.errors import EvergreenError
+from evergreen.pipeline import sqlite_file
 
 RUN_TYPE = "pipeline_run"
 NODE_TYPE = "node"
@@ -129,6 +130,14 @@ class Store:
     def mlmd(self) -> Any:
         """The `ml_metadata.MetadataStore`, connected on first use (which creates a SQLite file)."""
         if self._store is None:
+            if self._connection.kind == "sqlite":
+                trouble = sqlite_file.examine(self._connection.path)
+                if trouble is not None:
+                    raise EvergreenError(
+                        "the metadata store cannot be used",
+                        f"{self._connection.path}: {trouble.reason}",
+                        f"{trouble.mend[:1].upper()}{trouble.mend[1:]}. Nothing was written.",
+                    )
             import ml_metadata
 
             try:
