@@ -23,8 +23,8 @@ import numpy as np
 
 from evergreen.serving import errors
 from evergreen.serving.batching_config import BatchingParameters
+from evergreen.serving.graph_session import as_serving_error, make_callable
 from evergreen.serving.runtime import tf
-from evergreen.serving.saved_model import as_serving_error, make_callable
 from evergreen.serving.servable import Servable
 from evergreen.serving.signature import find_signature
 

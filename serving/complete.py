@@ -35,12 +35,15 @@ def uses_tflite(path: Path, prefer_tflite: bool) -> bool:
     return prefer_tflite and (path / TFLITE_FILE).is_file()
 
 
-def check_complete(path: Path, prefer_tflite: bool = False) -> None:
+def check_complete(path: Path, prefer_tflite: bool = False) -> Any:
     """Checks a version's directory.
 
     Args:
       path: the directory.
       prefer_tflite: whether `model.tflite` goes before a SavedModel beside it.
+
+    Returns:
+      The MetaGraphDef that is served; None for a TFLite model.
 
     Raises:
       ServingError: NOT_FOUND for what is not there, DATA_LOSS for what is there and not whole.
@@ -50,12 +53,13 @@ def check_complete(path: Path, prefer_tflite: bool = False) -> None:
     if uses_tflite(path, prefer_tflite):
         if not (path / TFLITE_FILE).stat().st_size:
             raise errors.data_loss(f"{path} is not complete: {TFLITE_FILE} is empty.")
-        return
+        return None
     graph = _meta_graph(path)
     _check_variables(path, graph)
     for asset in graph.asset_file_def:
         if not (path / "assets" / asset.filename).is_file():
             raise errors.not_found(f"{path} is not complete: assets/{asset.filename} is missing.")
+    return graph
 
 
 def _stat(file: str) -> Iterator[tuple[str, int, int]]:

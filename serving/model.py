@@ -322,17 +322,14 @@ class Model:
         begin = time.monotonic()
         servable = None
         version.fingerprint = version.seen = complete.fingerprint(version.path)
-        retries = 0  # what is not there does not come by trying: the poll sees it come
         try:
-            complete.check_complete(version.path, self._options.prefer_tflite_model)
-            retries = self._options.max_num_load_retries
             servable = loader.load(self.name, version.number, version.path, self._options, self._hooks.on_queued)
             if self._options.enable_model_warmup:
                 self._hooks.warm_up(servable)
         except Exception as error:
             if servable is not None:
                 servable.unload()
-            self._fail(version, _as_serving_error(error), retries)
+            self._fail(version, _as_serving_error(error))
             return
         with self._changed:
             version.servable, version.state = servable, AVAILABLE
@@ -342,10 +339,11 @@ class Model:
         _LOG.info("Loaded version %d of model %s in %.2f s", version.number, self.name, seconds)
         self._hooks.on_load(self.name, version.number, seconds)
 
-    def _fail(self, version: _Version, error: errors.ServingError, retries: int) -> None:
+    def _fail(self, version: _Version, error: errors.ServingError) -> None:
         with self._changed:
             version.tries += 1
-            again = version.tries <= retries
+            # What is not there does not come by trying: the poll sees it come.
+            again = version.tries <= self._options.max_num_load_retries and not isinstance(error, loader.Incomplete)
             wait = self._options.load_retry_interval_micros / 1e6
             version.state, version.code, version.message = LOADING if again else END, error.code, error.message
             version.retry_at = time.monotonic() + wait if again else None

@@ -1,32 +1,31 @@
-"""SavedModels of TF1 and TF2, loaded as TensorFlow Serving loads them: by the v1 loader, into a session of their own.
+"""SavedModels of TF1 and TF2, loaded as TensorFlow Serving loads them: into a session of their own.
 
-One implementation for both, because the v1 loader reads both, and because a session's callable is the cheapest way from
-Python into a graph. Measured for a small dense model, one row, on two cores with TensorFlow 2.16: 370 µs for the
-signature's ConcreteFunction of `tf.saved_model.load`, 94 µs for a session's callable, 52 µs where the callable runs
-the graph in the caller's thread; and the load takes 60 ms instead of 200 ms. The interpreter's lock is free while it
-runs, so that requests run side by side.
+One implementation for both, because that way reads both, and because a session's callable is the cheapest one from
+Python into a graph: a small model's row takes a fifth of the time of the signature's ConcreteFunction that
+`tf.saved_model.load` gives, and the load itself a third. The interpreter's lock is free while it runs, so that requests
+run side by side.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evergreen.serving import errors
+from evergreen.serving.complete import check_complete
+from evergreen.serving.graph_session import as_serving_error, make_callable, open_session
 from evergreen.serving.runtime import tf
 from evergreen.serving.servable import INIT_OP_SIGNATURE, Servable
 from evergreen.serving.signature import check_inputs, check_outputs, find_signature
 
-_TAGS = ["serve"]
-# Threads of a request are the server's; a pool between them and the operators costs more than a small model.
-_CALLERS_THREAD = -1
 # The choice of outputs is the clients': without a bound one of them could fill the memory.
 _MAX_CALLABLES = 100
+_LOG = logging.getLogger(__name__)
 
 
 class SavedModel(Servable):
@@ -36,29 +35,24 @@ class SavedModel(Servable):
       name: the model's name.
       version: the version's number.
       path: the version's directory.
+      meta_graph: what check_complete returned for it, where that was asked already.
 
     Raises:
-      ServingError: what the loader says where it cannot be loaded: NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT and others.
+      ServingError: NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT and others: what of the model cannot be loaded, and why.
     """
 
-    def __init__(self, name: str, version: int, path: Path):
+    def __init__(self, name: str, version: int, path: Path, meta_graph: Any = None):
         self.name, self.version, self.path = name, version, path
-        graph = tf.Graph()
-        options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
-        self._session = tf.compat.v1.Session(graph=graph, config=options)
-        try:
-            with graph.as_default():
-                meta_graph = _load(self._session, path)
-            self.signatures: Mapping[str, Any] = {
-                key: value for key, value in meta_graph.signature_def.items() if key != INIT_OP_SIGNATURE
-            }
-            self._dtypes = {key: _input_dtypes(value) for key, value in self.signatures.items()}
-            self._defaults = {key: _defaults(value) for key, value in self.signatures.items()}
-        except Exception as error:
-            self._session.close()
-            raise as_serving_error(error, f"{path} cannot be loaded: ") from error
+        graph = check_complete(path) if meta_graph is None else meta_graph
+        self._session = open_session(path, graph)
+        self.signatures: Mapping[str, Any] = {
+            key: value for key, value in graph.signature_def.items() if key != INIT_OP_SIGNATURE
+        }
+        self._dtypes = {key: _input_dtypes(value) for key, value in self.signatures.items()}
+        self._defaults = {key: _defaults(value) for key, value in self.signatures.items()}
         self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = {}
         self._making = threading.Lock()
+        self._prepare()
 
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
@@ -70,8 +64,8 @@ class SavedModel(Servable):
             inputs = {**defaults, **inputs}
         arrays = check_inputs(definition, inputs, self._dtypes[signature])
         wanted = check_outputs(definition, outputs)
-        call = self._callables.get((signature, wanted)) or self._make(signature, wanted)
         try:
+            call = self._callables.get((signature, wanted)) or self._make(signature, wanted)
             results = call(*arrays)
         except (tf.errors.OpError, TypeError, ValueError) as error:
             raise as_serving_error(error) from error
@@ -81,6 +75,24 @@ class SavedModel(Servable):
         """Closes the session, which frees its variables and tables."""
         self._callables.clear()
         self._session.close()
+
+    def _prepare(self) -> None:
+        """Optimizes the graph for each signature now: the first request would wait for it, tenths of a second.
+
+        Raises:
+          ServingError: no signature can be run.
+        """
+        failed: dict[str, errors.ServingError] = {}
+        for key, definition in self.signatures.items():
+            try:
+                self._make(key, check_outputs(definition, None))
+            except Exception as error:
+                failed[key] = as_serving_error(error)
+                _LOG.warning("Signature %s of %s cannot be run: %s", key, self.path, failed[key].message)
+        if failed and len(failed) == len(self.signatures):
+            self._session.close()
+            key, first = next(iter(failed.items()))
+            raise errors.ServingError(first.code, f"{self.path}: signature {key} cannot be run: {first.message}")
 
     def _make(self, signature: str, wanted: tuple[str, ...]) -> Callable[..., list[Any]]:
         """Prunes the graph to the outputs wanted, once for each choice of outputs."""
@@ -94,59 +106,11 @@ class SavedModel(Servable):
         return call
 
 
-def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
-    """Makes a function of the arrays for `feeds` that returns those of `fetches`; both are tensors' names in the graph.
-
-    It is the session's own way below `Session.make_callable`, which spends 200 µs a call on nested fetches.
-    """
-    from tensorflow.core.protobuf import config_pb2
-
-    options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-    options.run_options.inter_op_thread_pool = _CALLERS_THREAD
-    call: Callable[..., list[Any]] = session._make_callable_from_options(options)
-    return call
-
-
-def as_serving_error(error: Exception, prefix: str = "") -> errors.ServingError:
-    """Turns an error of TensorFlow into one with its status code; another's into INVALID_ARGUMENT or INTERNAL."""
-    if isinstance(error, errors.ServingError):
-        return error
-    if isinstance(error, tf.errors.OpError):
-        return errors.ServingError(errors.code_of(error.error_code), prefix + (error.message or type(error).__name__))
-    if isinstance(error, (TypeError, ValueError)):
-        return errors.invalid(f"{prefix}{error}")
-    return errors.internal(f"{prefix}{type(error).__name__}: {error}")
-
-
 def _as_array(value: Any) -> np.ndarray:
     """Makes an array of what a session returns for a scalar: numpy's scalar, or bytes."""
     if isinstance(value, np.ndarray):
         return value
     return np.array(value, object if isinstance(value, bytes) else None)
-
-
-def _load(session: Any, path: Path) -> Any:
-    """Does what the v1 loader does, step by step to say which one failed; returns the MetaGraphDef."""
-    from tensorflow.python.saved_model import loader_impl
-
-    # tf.compat.v1.saved_model.load is this, and advice to take another loader in the log.
-    loader = loader_impl.SavedModelLoader(str(path))
-    saver, _ = loader.load_graph(session.graph, _TAGS)
-    with _saying(f"{path}: its variables cannot be read: "):
-        loader.restore_variables(session, saver)
-    with _saying(f"{path}: its tables cannot be initialized: "):
-        loader.run_init_ops(session, _TAGS)
-    return loader.get_meta_graph_def_from_tags(_TAGS)
-
-
-@contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    try:
-        yield
-    except tf.errors.OpError as error:
-        lines = [line for line in error.message.splitlines() if line.strip()]
-        reason = next((line for line in lines if line != "Graph execution error:"), type(error).__name__)
-        raise errors.ServingError(errors.code_of(error.error_code), what + reason) from error
 
 
 def _tensor(info: Any, name: str) -> str:
