@@ -5,7 +5,7 @@
 reads jobs from its standard input, one JSON line each, and writes a line for each:
 
     {"protocol": "grpc" or "rest", "address": "127.0.0.1:8500", "request": FILE, "connections": 8, "seconds": 2}
-    {"requests": 4000, "all": 4800, "seconds": 2.0, "p50_ms": 1.9, "p99_ms": 4.0, "failed": 0, "times": [[start, s], ...]}
+    {"requests": 4000, "all": 4800, "seconds": 2.0, "p50_ms": 1.9, "p99_ms": 4.0, "failed": 0, "times": [[start, s]...]}
 
 FILE holds the bytes that are sent: a serialized PredictRequest, or the head and body of a request. What begins in the
 first fifth of the time counts in `all` only. Answers are not parsed, so that the load costs little of a processor that
