@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from evergreen.serving import rest_json
+from evergreen.serving import rest_decode, rest_encode
 from evergreen.serving.errors import ServingError, internal, invalid
 from evergreen.serving.service import REST, Service
 from evergreen.serving.workers import Workers
@@ -152,10 +152,10 @@ class RestFront:
         else:
             request = regression_pb2.RegressionRequest()
         request.model_spec.CopyFrom(spec)
-        rest_json.fill_examples(rest_json.parse(body), method, request)
+        rest_decode.fill_examples(rest_decode.parse(body), method, request)
         if method == "classify":
-            return rest_json.encode_classes(self._service.classify(request, REST).result)
-        return rest_json.encode_values(self._service.regress(request, REST).result)
+            return rest_encode.encode_classes(self._service.classify(request, REST).result)
+        return rest_encode.encode_values(self._service.regress(request, REST).result)
 
     def _status(self, spec: model_pb2.ModelSpec) -> str:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)

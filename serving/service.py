@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from evergreen.serving import inference, rest_json
+from evergreen.serving import inference, rest_decode, rest_encode
 from evergreen.serving.errors import ServingError, internal, invalid
 from evergreen.serving.manager import Manager
 from evergreen.serving.metrics import Metrics
@@ -62,18 +62,18 @@ class Service:
         sampled: list[Any] = []
 
         def work(model: Servable) -> str:
-            document = rest_json.parse(body)
-            name = rest_json.signature_of(document) or inference.DEFAULT_SIGNATURE
+            document = rest_decode.parse(body)
+            name = rest_decode.signature_of(document) or inference.DEFAULT_SIGNATURE
             if name not in model.signatures:
                 raise invalid(f'Serving signature name: "{name}" not found in signature def')
             wanted = model.signatures[name].inputs
             if not wanted:
                 raise invalid(f"Failed to get input map for signature: {name}")
-            inputs, format = rest_json.decode_predict(document, wanted)
+            inputs, format = rest_decode.decode_predict(document, wanted)
             outputs = inference.predict_arrays(model, name, inputs)
             if self._log.wants(model.name):
                 sampled.extend([model, name, inputs, outputs])
-            return rest_json.encode_predict(outputs, format)
+            return rest_encode.encode_predict(outputs, format)
 
         answer = self._counted("Predict", REST, spec, work)
         if sampled:

@@ -1,4 +1,4 @@
-"""JSON bodies to arrays and back, in TensorFlow Serving's forms and words."""
+"""JSON bodies to arrays and examples, in TensorFlow Serving's forms and words."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import classification_pb2
 
-from evergreen.serving import rest_json
+from evergreen.serving import rest_decode, rest_encode
 from evergreen.serving.errors import ServingError
 
 pytestmark = pytest.mark.tensorflow
@@ -20,8 +20,8 @@ FLOAT, DOUBLE, INT32, UINT8, STRING, INT64, BOOL, UINT64, HALF = 1, 2, 3, 4, 7, 
 def decode(body, **inputs):
     """Decodes a body for inputs of the given data types."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return rest_json.decode_predict(
-        rest_json.parse(text), {name: SimpleNamespace(dtype=kind) for name, kind in inputs.items()}
+    return rest_decode.decode_predict(
+        rest_decode.parse(text), {name: SimpleNamespace(dtype=kind) for name, kind in inputs.items()}
     )
 
 
@@ -35,7 +35,7 @@ def refused(body, **inputs):
 
 def test_rows_of_a_single_input_are_plain_values():
     arrays, form = decode({"instances": [[1, 2.5], [3, 4]]}, x=FLOAT)
-    assert form == rest_json.ROW
+    assert form == rest_encode.ROW
     assert arrays["x"].dtype == np.float32
     assert arrays["x"].tolist() == [[1.0, 2.5], [3.0, 4.0]]
 
@@ -51,7 +51,7 @@ def test_rows_of_several_inputs_are_objects():
 
 def test_columns():
     arrays, form = decode({"inputs": {"a": [1, 2], "b": [[True], [False]]}}, a=INT32, b=BOOL)
-    assert form == rest_json.COLUMNAR
+    assert form == rest_encode.COLUMNAR
     assert arrays["a"].dtype == np.int32
     assert arrays["b"].tolist() == [[True], [False]]
     assert decode({"inputs": 3}, a=INT32)[0]["a"].shape == ()
@@ -133,56 +133,9 @@ def test_a_type_that_json_cannot_hold_is_unimplemented():
 
 
 def test_a_signature_name_must_be_a_string():
-    assert rest_json.signature_of({"signature_name": "raw"}) == "raw"
+    assert rest_decode.signature_of({"signature_name": "raw"}) == "raw"
     with pytest.raises(ServingError, match="'signature_name' key must be a string value"):
-        rest_json.signature_of({"signature_name": 1})
-
-
-def test_floats_come_in_the_shortest_form_that_reads_back():
-    generator = np.random.default_rng(0)
-    bits = generator.integers(0, 2**32, 20_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    values = np.concatenate([bits[np.isfinite(bits)], np.array([0.1, 1, 1e10, 1e-10, 3.4028235e38, -0.0], np.float32)])
-    texts = json.loads(rest_json.encode_predict({"y": values}, rest_json.ROW), parse_float=str)["predictions"]
-    assert all(np.float32(text) == value for text, value in zip(texts, values, strict=True))
-    assert texts[-6:] == ["0.1", "1.0", "10000000000.0", "1e-10", "3.4028235e+38", "-0.0"]
-    digits = [text.split("e")[0].replace(".", "").strip("-0") for text in texts]
-    assert max(map(len, digits)) == 9
-
-
-@pytest.mark.parametrize(
-    ("outputs", "form", "expected"),
-    [
-        ({"y": np.array([[1.5], [2]], np.float32)}, "row", {"predictions": [[1.5], [2.0]]}),
-        ({"y": np.array([1, 2], np.int64)}, "row", {"predictions": [1, 2]}),
-        ({"y": np.zeros([0, 3], np.float32)}, "row", {"predictions": []}),
-        ({"y": np.zeros([2, 0], np.float32)}, "row", {"predictions": [[], []]}),
-        (
-            {"b": np.array([True]), "a": np.array([b"\xc3\xa9"], object)},
-            "row",
-            {"predictions": [{"a": "é", "b": True}]},
-        ),
-        ({"a_bytes": np.array([b"ab"], object)}, "row", {"predictions": [{"b64": "YWI="}]}),
-        ({"y": np.float32(0.1).reshape(())}, "columnar", {"outputs": 0.1}),
-        ({"y": np.array([[1, 2], [3, 4]])}, "columnar", {"outputs": [[1, 2], [3, 4]]}),
-        ({"a": np.array([1]), "b": np.array([0.5])}, "columnar", {"outputs": {"a": [1], "b": [0.5]}}),
-        ({"y": np.arange(8).reshape(2, 2, 2)}, "row", {"predictions": [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]}),
-        ({"y": np.array([0.1], np.float16)}, "row", {"predictions": [0.1]}),
-    ],
-)
-def test_answers(outputs, form, expected):
-    assert json.loads(rest_json.encode_predict(outputs, form)) == expected
-
-
-def test_answers_that_are_no_numbers():
-    text = rest_json.encode_predict({"y": np.array([np.nan, np.inf, -np.inf], np.float32)}, "row")
-    assert text == '{"predictions": [NaN, Infinity, -Infinity]}'
-
-
-def test_the_row_form_needs_rows():
-    with pytest.raises(ServingError, match="Tensor name: y has no shape information"):
-        rest_json.encode_predict({"y": np.float32(1).reshape(())}, "row")
-    with pytest.raises(ServingError, match="inconsistent batch size: 2 expecting: 1"):
-        rest_json.encode_predict({"a": np.zeros(1), "b": np.zeros(2)}, "row")
+        rest_decode.signature_of({"signature_name": 1})
 
 
 def test_examples_are_features_by_the_kind_of_their_values():
@@ -192,7 +145,7 @@ def test_examples_are_features_by_the_kind_of_their_values():
         "context": {"c": 1},
         "examples": [{"f": [1.5, 2.0], "i": True, "b": {"b64": "YQ=="}}],
     }
-    rest_json.fill_examples(body, "classify", request)
+    rest_decode.fill_examples(body, "classify", request)
     assert request.model_spec.signature_name == "s"
     given = request.input.example_list_with_context
     assert given.context.features.feature["c"].int64_list.value == [1]
@@ -216,5 +169,5 @@ def test_examples_are_features_by_the_kind_of_their_values():
 )
 def test_wrong_examples(body, said):
     with pytest.raises(ServingError) as error:
-        rest_json.fill_examples(body, "classify", classification_pb2.ClassificationRequest())
+        rest_decode.fill_examples(body, "classify", classification_pb2.ClassificationRequest())
     assert said in error.value.message
