@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from typing import Any
 
 import click
@@ -27,8 +28,8 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool, 
     """Compare the requests in a server's log with the rows that the live model was trained on.
 
     Measures by the schema's skew_comparator. A feature without one has the threshold 0.1, which counts only in a schema
-    that has none at all. Takes the newest 100,000 rows, and judges nothing by fewer than 100. Exits 4 where a feature is
-    over its threshold or is never sent.
+    that has none at all. Takes the newest 100,000 rows, and judges nothing by fewer than 100. Exits 4 where a feature
+    is over its threshold or is never sent.
 
     \b
     Example:
@@ -46,7 +47,9 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool, 
             "Name the log by --log; a server logs what models.config asks for in `logging_config`.",
         )
     window = skew.live_window(config, Store(config.connection, config.name))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow warns of the end of each file
+    # TensorFlow warns of the end of each file, and Google's libraries of the age of this Python.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
     light_imports.install()
     with console.working("comparing requests with the window"):
         found = requests.read(files, config.name, _MOST_ROWS)
