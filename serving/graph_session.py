@@ -71,7 +71,18 @@ def assets_of(meta_graph: Any) -> dict[str, str]:
 
 def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
     """Makes a function of the arrays for `feeds` that returns those of `fetches`; both are tensors' names."""
-    return _callable(session, feed=feeds, fetch=fetches)
+    # Two outputs may be one tensor, which can be fetched only once.
+    once = list(dict.fromkeys(fetches))
+    call = _callable(session, feed=feeds, fetch=once)
+    if len(once) == len(fetches):
+        return call
+    places = [once.index(name) for name in fetches]
+
+    def spread(*arrays: np.ndarray) -> list[Any]:
+        results = call(*arrays)
+        return [results[place] for place in places]
+
+    return spread
 
 
 def as_serving_error(error: Exception) -> errors.ServingError:

@@ -128,6 +128,31 @@ def test_scalars_are_arrays_too(tmp_path):
     model.unload()
 
 
+def test_a_tensor_may_have_two_names_and_a_signature_may_be_unusable(tmp_path):
+    import tensorflow as tf
+
+    from evergreen.serving.saved_model import SavedModel
+
+    v1 = tf.compat.v1
+    make = v1.saved_model.signature_def_utils.predict_signature_def
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None])
+        y = 2 * x
+        sparse = v1.sparse_placeholder(tf.float32)
+        builder = v1.saved_model.Builder(str(tmp_path / "1"))
+        signatures = {"twice": make({"x": x}, {"y": y, "also_y": y}), "sparse": make({"x": sparse}, {"y": y})}
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    model = SavedModel("m", 1, tmp_path / "1")
+    assert {name: array.tolist() for name, array in model.run("twice", {"x": floats(1)}).items()} == {
+        "y": [2], "also_y": [2],
+    }  # fmt: skip
+    with pytest.raises(ServingError, match="'x' is sparse or composite") as refused:
+        model.run("sparse", {"x": floats(1)})
+    assert refused.value.code is grpc.StatusCode.UNIMPLEMENTED
+    model.unload()
+
+
 def test_a_folder_without_a_model_says_so(tmp_path):
     from evergreen.serving.saved_model import SavedModel
 
