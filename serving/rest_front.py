@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 import traceback
@@ -72,6 +73,8 @@ class RestFront:
         self._max_bytes, self._seconds = max_bytes, seconds
         self._metrics_path, self._metrics_page = metrics_path, metrics_page
         self._runner: web.ServerRunner | None = None
+        # It would write a traceback for every line of HTTP that is none: strangers could fill the disk.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
     async def start(self, host: str, port: int) -> None:
         """Starts to accept.

@@ -20,6 +20,7 @@ from evergreen.serving.errors import ServingError, internal, invalid, unimplemen
 from evergreen.serving.tensors import dtype_of
 
 ROW, COLUMNAR = "row", "columnar"
+_MAX_RANK = 32  # of a NumPy array
 _SHOWN = 300  # characters of a value in an error
 _KINDS = {type(None): "Null", bool: "", dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
 _NAMES = {"bool": "bool", "object": "string", "float32": "float", "float64": "double"}
@@ -312,6 +313,8 @@ def _slow(value: Any, dtype: np.dtype) -> np.ndarray:
         if not first:
             break
         first = first[0]
+    if len(shape) > _MAX_RANK:
+        raise invalid(f"Encountered list at unexpected level: {_MAX_RANK} expected < {_MAX_RANK}")
     leaves: list[Any] = []
     _collect(value, 0, shape, dtype, leaves)
     made = np.empty(len(leaves), dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import signal
 import socket
@@ -37,7 +36,7 @@ def server(models, tmp_path_factory) -> Iterator[serving_world.Server]:
         f"--batching_parameters_file={folder}/batching",
         "--max_concurrent_requests=4",
         "--max_request_bytes=1000000",
-        "--rest_api_timeout_in_ms=10000",
+        "--rest_api_timeout_in_ms=6000",
     ]
     with serving_world.serve(folder, *flags) as running:
         running.wait("two", 2)
@@ -168,6 +167,6 @@ def test_a_body_of_many_levels_is_an_error_and_no_crash(server):
     status, answer = server.ask(PATH, b'{"instances": ' + b"[" * 400_000 + b"]" * 400_000 + b"}")
     assert status == 400
     assert answer["error"].startswith("JSON Parse error: ")
-    deep = json.dumps({"signature_name": "raw", "instances": eval("[" * 90 + "1" + "]" * 90)}).encode()
-    assert server.ask(PATH, deep)[0] in (200, 400)
+    deep = b'{"signature_name": "raw", "instances": ' + b"[" * 90 + b"1" + b"]" * 90 + b"}"
+    assert server.ask(PATH, deep)[0] == 400
     assert answers(server)

@@ -134,7 +134,7 @@ def test_a_type_that_json_cannot_hold_is_unimplemented():
 
 def test_a_signature_name_must_be_a_string():
     assert rest_json.signature_of({"signature_name": "raw"}) == "raw"
-    with pytest.raises(ServingError, match="'signature_name' key must be a string value."):
+    with pytest.raises(ServingError, match="'signature_name' key must be a string value"):
         rest_json.signature_of({"signature_name": 1})
 
 

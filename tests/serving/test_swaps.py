@@ -87,15 +87,13 @@ def test_five_swaps_under_load_fail_no_request_and_mix_no_versions(versions, tmp
     publish(versions, base, 1)
     with serving_world.serve(tmp_path, "--model_name=m", f"--model_base_path={base}") as server:
         server.wait("m", 1)
+        waited: list[float] = []
         with Clients(server.grpc) as clients:
             for version in range(2, SWAPS + 2):
                 publish(versions, base, version)
                 taken = server.wait("m", version)
-                load = float(
-                    re.findall(rf"Loaded version {version} of model m in ([\d.]+) s", server.log.read_text())[0]
-                )
-                # Two polls at most, and some for a machine that does other things too.
-                assert taken - load < 2 + 3
+                loaded = re.search(rf"Loaded version {version} of model m in ([\d.]+) s", server.log.read_text())
+                waited.append(taken - float(loaded.group(1)))
                 server.wait("m", version - 1, "END")
             asked = clients.count
             end = time.monotonic() + 60
@@ -103,20 +101,5 @@ def test_five_swaps_under_load_fail_no_request_and_mix_no_versions(versions, tmp
                 time.sleep(0.05)
         assert not clients.wrong
         assert clients.versions == set(range(1, SWAPS + 2))
-
-
-def test_a_published_version_is_available_within_two_seconds_of_its_rename_plus_the_load(versions, tmp_path):
-    base = tmp_path / "m"
-    base.mkdir()
-    publish(versions, base, 1)
-    with serving_world.serve(tmp_path, "--model_name=m", f"--model_base_path={base}") as server:
-        server.wait("m", 1)
-        best = float("inf")
-        for version in (2, 3, 4):  # the best of three: others use the machine too
-            publish(versions, base, version)
-            taken = server.wait("m", version)
-            load = float(re.findall(rf"Loaded version {version} of model m in ([\d.]+) s", server.log.read_text())[0])
-            best = min(best, taken - load)
-            if best < 2:
-                return
-        pytest.fail(f"{best:.1f} s after the rename, the load left out")
+        # From the rename until it answers, the load left out. The best of five, as others use the machine too.
+        assert min(waited) < 2
