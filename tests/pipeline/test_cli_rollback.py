@@ -66,6 +66,20 @@ def test_back_and_on_again(project, capsys):
     assert "held" not in run(capsys, "status")[1]
 
 
+def test_a_plan_says_that_nothing_will_be_published(project, capsys):
+    for span in (1, 2, 3):
+        (project.root / "data" / str(span)).mkdir(parents=True)
+        (project.root / "data" / str(span) / "rows.parquet").write_bytes(b"rows")
+    (project.root / "schema.pbtxt").write_text('feature { name: "late" type: INT }')
+    (project.root / "features.py").write_text("def preprocessing_fn(inputs): ...")
+    (project.root / "model.py").write_text("def build_model(output, hyperparameters): ...")
+    status, text = run(capsys, "plan")
+    assert status == 0 and "span 3 is new" in text and "held" not in text, text
+    run(capsys, "rollback")
+    text = run(capsys, "plan")[1]
+    assert "publishing is held, nothing will be published before `evergreen release`" in text
+
+
 def test_for_programs(project, capsys):
     done = json.loads(run(capsys, "rollback", "--to", "1001", "--json")[1])
     assert (done["restores"], done["was_live"], done["held"]) == (1001, 1002, True)
