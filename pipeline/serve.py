@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evergreen.components.model_layout import Signature as Names
 from evergreen.components.model_server.client import Signature, saved_signatures
-from evergreen.components.pusher import catalog, labels, versions
+from evergreen.components.pusher import catalog, labels, warmup_rows
 from evergreen.pipeline.config import Config
 
 GRPC_PORT, REST_PORT = 8500, 8501
@@ -121,7 +123,8 @@ def request_body(config: Config) -> dict[str, Any] | None:
     if signature is None or not schema_file.is_file():
         return None
     schema = text_format.Parse(schema_file.read_text(encoding="utf-8"), schema_pb2.Schema())
-    return {"signature_name": Names.PREDICT_RAW, "instances": [_example_row(signature, schema)]}
+    (row,) = warmup_rows.from_schema(schema, 1)
+    return {"signature_name": Names.PREDICT_RAW, "instances": [_instance(signature, row)]}
 
 
 def curl(model: str, rest: str, body: Mapping[str, Any] | None) -> str:
@@ -140,43 +143,36 @@ def curl(model: str, rest: str, body: Mapping[str, Any] | None) -> str:
 
 
 def _model_flags(config: Config, given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    base = Path(config.publish.base_path)
+    base = config.publish.base_path
     if _LITE in given and given[_LITE] != "false":
         # The TFLite versions have a base path of their own.
-        return {"model_name": config.name, "model_base_path": str(versions.lite_path(base))}
+        return {"model_name": config.name, "model_base_path": f"{base}_lite"}
     folder = config_folder(config)
     file = config.publish.models_config or (folder / MODELS if folder is not None else None)
     if file is not None and Path(file).is_file():
         parsed = labels.parse(labels.read_text(file), str(file))
         found = {one.name: one.base_path for one in parsed.model_config_list.config}
-        if found.get(config.name) == str(base):
+        if found.get(config.name) == base:
             # A label that points to a version which is gone must not keep a server from starting.
             return {"model_config_file": str(file), "allow_version_labels_for_unavailable_models": "true"}
-        where = found.get(config.name)
-        other = f"its base path of `{config.name}` is {where}" if where else f"it does not name `{config.name}`"
-        notes.append(f"{file} is not used: {other}, and the project publishes into {base}")
-    return {"model_name": config.name, "model_base_path": str(base)}
+        if config.publish.models_config is not None:
+            where = found.get(config.name)
+            other = f"its base path of `{config.name}` is {where}" if where else f"it does not name `{config.name}`"
+            notes.append(f"{file} is not used: {other}, and the project publishes into {base}")
+    return {"model_name": config.name, "model_base_path": base}
 
 
 def _address(port: str) -> str | None:
     return None if port in ("", "0") else f"127.0.0.1:{port}"
 
 
-def _example_row(signature: Signature, schema: Any) -> dict[str, Any]:
-    features = {feature.name: feature for feature in schema.feature}
-    domains = {domain.name: domain for domain in schema.string_domain}
-    row: dict[str, Any] = {}
+def _instance(signature: Signature, row: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Shapes a row's values as the signature's inputs have them."""
+    found = {}
     for name, tensor in sorted(signature.inputs.items()):
-        feature, value = features.get(name), None
-        if tensor.dtype.kind == "O":
-            domain = domains.get(feature.domain) if feature is not None and feature.domain else None
-            inline = feature.string_domain.value if feature is not None else []
-            value = next(iter(domain.value if domain is not None else inline), "")
-        elif tensor.dtype.kind == "i":
-            value = int(feature.int_domain.min) if feature is not None and feature.HasField("int_domain") else 0
-        else:
-            value = float(feature.float_domain.min) if feature is not None and feature.HasField("float_domain") else 0.0
-        row[name] = value
-        for size in reversed((tensor.shape or (-1, 1))[1:]):
-            row[name] = [row[name]] * max(1, size)
-    return row
+        absent = b"" if tensor.dtype.kind == "O" else tensor.dtype.type(0).item()
+        values = [value.decode() if isinstance(value, bytes) else value for value in row.get(name) or [absent]]
+        sizes = [max(1, size) for size in (tensor.shape or (-1, 1))[1:]]
+        filled = np.resize(np.array(values, tensor.dtype), sizes)
+        found[name] = filled.tolist()
+    return found

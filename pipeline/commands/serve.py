@@ -14,6 +14,7 @@ from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
 from evergreen.pipeline import serve as planning
 from evergreen.pipeline.console import Console
+from evergreen.pipeline.settings import is_uri
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -36,6 +37,9 @@ def command(config_file: str | None, overrides: tuple[str, ...], flags: tuple[st
     which, program = process.find_server()
     _announce(Console(sys.stderr), config, plan, which)
     sys.stderr.flush()
+    # What TensorFlow and Google's libraries say while they are loaded concerns nobody who serves.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     # This process becomes the server, so that whoever started the command ends the server by ending it.
     os.execv(program[0], [*program, *plan.flags])
 
@@ -47,9 +51,9 @@ def _announce(out: Console, config: configuration.Config | None, plan: planning.
         out.warn(note)
     if config is None:
         return
-    base = Path(config.publish.base_path)
-    if not base.is_dir():
-        base.mkdir(parents=True)  # a server gives up polling where there is no base path
+    base = config.publish.base_path
+    if not is_uri(base):
+        Path(base).mkdir(parents=True, exist_ok=True)  # one that is missing stops a server's polling
     body = planning.request_body(config)
     out.note(f"model   {config.name}, the versions in {base}")
     if not catalog.list_versions(base):

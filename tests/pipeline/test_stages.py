@@ -15,25 +15,31 @@ def verdict(name: str, value: int):
 GATE_1 = {"SpanValidator": {"anomalies": verdict("accepted", 1)}}
 GATE_2 = {"Evaluator": {"blessing": verdict("blessed", 1)}}
 GATE_3 = {"Quantizer": {"report": verdict("passed", 1)}}
+GATE_4 = {"ServingValidator": {"blessing": verdict("blessed", 1)}}
 
 
 @pytest.mark.parametrize("node_id", ["SpanExampleGen", "SpanValidator", "QualityGate", "Trainer", "Pusher", "Mine"])
 def test_open_gates_keep_nothing(node_id):
-    assert stages.closed_gate(node_id, {**GATE_1, **GATE_2, **GATE_3}) is None
+    assert stages.closed_gate(node_id, {**GATE_1, **GATE_2, **GATE_3, **GATE_4}) is None
     assert stages.closed_gate(node_id, {}) is None
 
 
 @pytest.mark.parametrize(
     ("closed", "gate", "kept"),
     [
-        ({"SpanValidator": {"anomalies": verdict("accepted", 0)}}, "gate 1", ["Trainer", "Quantizer", "Pusher"]),
-        ({"Evaluator": {"blessing": verdict("blessed", 0)}}, "gate 2", ["Quantizer", "Pusher"]),
-        ({"Quantizer": {"report": verdict("passed", 0)}}, "gate 3", ["Pusher"]),
+        (
+            {"SpanValidator": {"anomalies": verdict("accepted", 0)}},
+            "gate 1",
+            ["Trainer", "Quantizer", "ServingValidator", "Pusher"],
+        ),
+        ({"Evaluator": {"blessing": verdict("blessed", 0)}}, "gate 2", ["Quantizer", "ServingValidator", "Pusher"]),
+        ({"Quantizer": {"report": verdict("passed", 0)}}, "gate 3", ["ServingValidator", "Pusher"]),
+        ({"ServingValidator": {"blessing": verdict("blessed", 0)}}, "gate 4", ["Pusher"]),
     ],
 )
 def test_a_closed_gate_keeps_all_that_follows(closed, gate, kept):
     outputs = {**GATE_1, **closed}
-    names = ["SpanValidator", "SpanExampleGen.7", "Trainer", "Quantizer", "VariantsGate", "Pusher"]
+    names = ["SpanValidator", "SpanExampleGen.7", "Trainer", "Quantizer", "VariantsGate", "ServingValidator", "Pusher"]
     assert [name for name in names if stages.closed_gate(name, outputs) == gate] == kept
 
 
