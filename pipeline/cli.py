@@ -30,6 +30,8 @@ COMMANDS = {
     "rollback": "Make an earlier version's model live again, and hold publishing.",
     "release": "Let publishing go on after a rollback.",
     "runs": "List the runs and how they ended.",
+    "lineage": "Show everything behind a version, or made from a span.",
+    "diff": "Show what changed between two versions.",
     "logs": "Show a run's log, or a stage's.",
     "serve": "Serve the published versions.",
     "predict": "Send rows to a running server.",
