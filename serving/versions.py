@@ -38,7 +38,7 @@ def chosen(policy: Any, versions: Collection[int]) -> set[int]:
         return set(versions)
     if choice == "specific":
         return set(policy.specific.versions) & set(versions)
-    return set(sorted(versions)[-max(policy.latest.num_versions, 1) :])
+    return set(sorted(versions)[-_latest(policy) :])
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,20 @@ def next_step(
       loaded: versions that are loaded; one whose directory is gone may be among them.
     """
     served = chosen(policy, usable)
-    hoped = {version for version in found if version in chosen(policy, {*usable, version})}
+    hoped = _hoped(policy, found, usable)
     new = (served | (hoped & set(due))) - set(loaded)
     may_unload = served & set(loaded) or not chosen(policy, found)
     unload = frozenset(loaded) - served if may_unload else frozenset[int]()
     return Step(frozenset(served | hoped), unload, max(new, default=None))
+
+
+def _latest(policy: Any) -> int:
+    return max(policy.latest.num_versions, 1)
+
+
+def _hoped(policy: Any, found: Collection[int], usable: Collection[int]) -> set[int]:
+    """Returns the versions that would be chosen if they, each by itself, were usable."""
+    if policy.WhichOneof("policy_choice") in ("all", "specific"):
+        return chosen(policy, found)
+    newest = sorted(usable)[-_latest(policy) :]
+    return set(found) if len(newest) < _latest(policy) else {version for version in found if version >= newest[0]}

@@ -74,6 +74,16 @@ def test_a_failed_version_is_tried_again_when_it_is_due_and_still_wanted():
     assert step("", found=[4, 5, 6], usable=[4, 6], due=[5], loaded=[6]) == (set(), None)
 
 
+def test_the_status_is_about_versions_that_somebody_wants():
+    def wanted(text, found, usable):
+        return set(next_step(policy(text), found, usable, (), ()).wanted)
+
+    assert wanted("", [1, 2, 3], [1, 2, 3]) == {3}
+    assert wanted("", [1, 2, 3, 4, 5], [1, 2, 4]) == {4, 5}  # 5 failed, and would be served else; 3 would not
+    assert wanted("latest {num_versions: 3}", [1, 2], [2]) == {1, 2}
+    assert wanted("specific {versions: 2}", [1, 2], [1]) == {2}
+
+
 def test_all_versions_load_newest_first():
     assert step("all {}", found=[1, 2, 3]) == (set(), 3)
     assert step("all {}", found=[1, 2, 3], loaded=[3]) == (set(), 2)
