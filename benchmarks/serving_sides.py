@@ -77,8 +77,8 @@ def http(path: str, body: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def fastapi(model: Path) -> Iterator[str]:
-    """Runs the FastAPI app and yields its address."""
+def fastapi(model: Path) -> Iterator[tuple[str, int]]:
+    """Runs the FastAPI app and yields its address and process id."""
     port = serving_world.free_port()
     process = subprocess.Popen(
         [sys.executable, str(HERE / "serving_fastapi.py"), str(port)],
@@ -89,7 +89,7 @@ def fastapi(model: Path) -> Iterator[str]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", process.pid
     finally:
         process.kill()
         process.wait()
