@@ -294,6 +294,9 @@ def _push(outputs: Mapping[str, list[Any]]) -> str:
     version = property_value(pushed, "pushed_version")
     if property_value(pushed, "withdrawn", 0):
         return f"version {version} withdrawn"
+    watched = str(property_value(pushed, "message", "")).partition(". ")[2].rstrip(".")
+    if watched:
+        return f"version {version}; {watched}"
     return f"version {version}" if property_value(pushed, "published", 1) else f"already published as version {version}"
 
 

@@ -112,21 +112,26 @@ class World:
 
     def rows(self, bias: float) -> tuple[str, str]:
         """Writes an exam of which a model with this bias answers every row right; returns the artifacts' URIs."""
-        import pyarrow as pa
         import tensorflow as tf
         from serving_world import example
 
-        from evergreen.components.evaluator import tables
-
-        examples, evaluation = self.folder / f"examples-{bias}", self.folder / f"evaluation-{bias}"
+        examples = self.folder / f"examples-{bias}"
         (examples / "Split-exam").mkdir(parents=True)
         with tf.io.TFRecordWriter(str(examples / "Split-exam" / "data.tfrecord")) as writer:
             for x in X:
                 writer.write(example(x=x))
-        count = len(X)
-        table = {"split": ["exam"] * count, "row": list(range(count)), "prediction": [2 * x + bias for x in X]}
-        tables.write(pa.table(table), str(evaluation))
-        return str(examples), str(evaluation)
+        return str(examples), self.answers(f"evaluation-{bias}", [2 * x + bias for x in X])
+
+    def answers(self, name: str, predictions: list[float]) -> str:
+        """Writes what the Trainer's model answered to the rows of the exam; returns the artifact's URI."""
+        import pyarrow as pa
+
+        from evergreen.components.evaluator import tables
+
+        count = len(predictions)
+        table = {"split": ["exam"] * count, "row": list(range(count)), "prediction": predictions}
+        tables.write(pa.table(table), str(self.folder / name))
+        return str(self.folder / name)
 
     def answer(self, version: int | None = None, label: str | None = None) -> float:
         """Returns the bias of the version that answers."""

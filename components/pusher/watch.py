@@ -55,6 +55,7 @@ class Watch:
         self.model = model
         self._say = say
         self._servers = Servers(settings.servers, model)
+        self._warnings: list[str] = []
 
     def __enter__(self) -> Watch:
         return self
@@ -173,7 +174,7 @@ class Watch:
         text += f" with version {pending.version}"
         if measured and self.settings.canary is not None:
             text += f", after a trial of {self.settings.canary.minutes:g} minutes"
-        return Watched(pending.version, "", f"{text}.", measured)
+        return Watched(pending.version, "", f"{text}.", measured, tuple(self._warnings))
 
     def move_labels(self, wanted: Mapping[str, int | None]) -> None:
         """Moves labels: in the file first, so that a server that starts now has them, then in every server.
@@ -214,7 +215,7 @@ class Watch:
         reason = self._wait(version)
         if reason:
             return reason, {}
-        rows = probe.load(pending.examples_uri, pending.evaluation_uri, settings.rows)
+        rows = self._rows(pending)
         if rows is not None:
             self._say(None, f"comparing {len(rows.serialized)} answers with the Trainer's own")
             for server in settings.servers:
@@ -234,6 +235,14 @@ class Watch:
         if self._is_live(version):
             self.move_labels(self._moving(version))
         return "", measured
+
+    def _rows(self, pending: Pending) -> Rows | None:
+        """Returns what to ask; None, with a warning, where there is nothing: that is no fault of the version."""
+        try:
+            return probe.load(pending.examples_uri, pending.evaluation_uri, self.settings.rows)
+        except EvergreenError as error:
+            self._warnings.append(f"No answers of version {pending.version} were compared: {error.headline}.")
+            return None
 
     def _is_live(self, version: int) -> bool:
         """Whether nobody has published another version, or rolled back, meanwhile: the labels are theirs then."""
@@ -284,7 +293,7 @@ class Watch:
 
     def _withdraw(self, pending: Pending) -> Watched:
         """Takes a version back: its labels first, which no server may look for, then its files."""
-        version, warnings = pending.version, []
+        version, warnings = pending.version, self._warnings
         before = self._before(version)
         if self.settings.models_config is not None:
             theirs = [name for name, v in labels.read(self.settings.models_config, self.model).items() if v == version]

@@ -2,7 +2,7 @@
 
 A feature is compared by the schema's `skew_comparator`. One without any is compared by a default: the L-infinity
 distance (the largest difference of one value's share) where its values are words, the Jensen-Shannon divergence where
-they are numbers.
+they are numbers. Where the schema has comparators, it says what matters, and what a default finds is only shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_THRESHOLD = 0.1
 # Fewer rows differ from any others by chance alone.
 MIN_ROWS = 100
 SERVING = "SERVING"
-OK, OVER, NEVER_SENT, TOO_FEW = "ok", "over", "never sent", "too few rows"
+OK, OVER, HIGH, NEVER_SENT, TOO_FEW = "ok", "over", "high", "never sent", "too few rows"
 _MEASURES = {
     "L_INFTY": "L-infinity",
     "JENSEN_SHANNON_DIVERGENCE": "Jensen-Shannon",
@@ -39,7 +39,7 @@ class Skew:
       default: whether the threshold is ours, because the schema has none.
       missing_served: the share of served rows without it.
       missing_learnt: the same of the rows that the model learnt from.
-      verdict: OK, OVER, NEVER_SENT or TOO_FEW.
+      verdict: OK, OVER, HIGH (over a default that does not count), NEVER_SENT or TOO_FEW.
     """
 
     feature: str
@@ -86,6 +86,7 @@ def measure(served: Sequence[bytes], learnt_files: Sequence[str], schema: Any, l
         for one in info.skew_measurements:
             name = anomalies_pb2.DriftSkewInfo.Measurement.Type.Name(one.type)
             measured.setdefault(".".join(info.path.step), []).append((_MEASURES.get(name, name), one))
+    curated = any(feature.name not in defaults for feature in wanted.feature)
     found = []
     for feature in wanted.feature:
         name = feature.name
@@ -97,7 +98,7 @@ def measure(served: Sequence[bytes], learnt_files: Sequence[str], schema: Any, l
             found.append(Skew(name, "-", None, _threshold(feature), name in defaults, 1.0, before[name], verdict))
             continue
         for words, one in measured.get(name, []):
-            verdict = OVER if one.value > one.threshold else OK
+            verdict = (HIGH if curated and name in defaults else OVER) if one.value > one.threshold else OK
             verdict = TOO_FEW if len(served) < MIN_ROWS else verdict
             found.append(Skew(name, words, one.value, one.threshold, name in defaults, gone, before[name], verdict))
     return sorted(found, key=lambda skew: -(2.0 if skew.value is None else skew.value / max(skew.threshold, 1e-9)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import warnings
 from typing import Any
 
 import click
@@ -25,8 +27,9 @@ _MOST_ROWS = 100_000
 def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool, log: str | None) -> int:
     """Compare the requests in a server's log with the rows that the live model was trained on.
 
-    Measures by the schema's skew_comparator; a feature without one has 0.1 for a threshold. Takes the newest 100,000
-    rows, and judges nothing by fewer than 100. Exits 4 where a feature is over its threshold or is never sent.
+    Measures by the schema's skew_comparator. A feature without one has the threshold 0.1, which counts only in a schema
+    that has none at all. Takes the newest 100,000 rows, and judges nothing by fewer than 100. Exits 4 where a feature
+    is over its threshold or is never sent.
 
     \b
     Example:
@@ -44,6 +47,9 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool, 
             "Name the log by --log; a server logs what models.config asks for in `logging_config`.",
         )
     window = skew.live_window(config, Store(config.connection, config.name))
+    # TensorFlow warns of the end of each file, and Google's libraries of the age of this Python.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
     light_imports.install()
     with console.working("comparing requests with the window"):
         found = requests.read(files, config.name, _MOST_ROWS)

@@ -97,6 +97,14 @@ def test_a_version_that_no_server_can_load_goes(world, models, tmp_path):
     assert world.answer() == 1.0
 
 
+def test_rows_that_cannot_be_compared_are_no_fault_of_the_version(world, models):
+    examples, _ = world.rows(1.0)
+    ended = pushed(world, models, 1, uris=(examples, world.answers("fewer", [1.0])))
+    assert not ended.withdrawn
+    (warning,) = ended.warnings
+    assert warning.startswith(f"No answers of version {ended.version} were compared: The exam rows are not those")
+
+
 def test_where_no_server_answers_nothing_is_published(world, models):
     nobody = f"127.0.0.1:{free_port()}"
     with pytest.raises(watch.ServerAway, match=f"nothing was published: the server {nobody} does not answer"):

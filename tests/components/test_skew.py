@@ -153,6 +153,19 @@ class TestMeasure:
         assert found["city"].value == pytest.approx(0.5), "Rome's half is gone"
         assert found["rooms"].verdict == measure.OK
 
+    def test_a_default_counts_only_where_the_schema_has_no_comparator_at_all(self, learnt, schema):
+        from tensorflow_metadata.proto.v0 import schema_pb2
+
+        served = [example(city=(b"Oslo", b"Rome")[i % 2], size=50.0 + i % 30, rooms=5) for i in range(300)]
+        assert self.compared(served, learnt, schema)["rooms"].verdict == measure.HIGH
+        bare = schema_pb2.Schema()
+        bare.CopyFrom(schema)
+        for feature in bare.feature:
+            feature.ClearField("skew_comparator")
+        found = self.compared(served, learnt, bare)
+        assert found["rooms"].verdict == measure.OVER and found["rooms"].over
+        assert found["city"].verdict == measure.OK and found["city"].default
+
     def test_a_feature_that_is_never_sent(self, learnt, schema):
         served = [example(city=(b"Oslo", b"Rome")[i % 2], rooms=1 + i % 5) for i in range(200)]
         size = self.compared(served, learnt, schema)["size"]

@@ -32,6 +32,6 @@ def test_a_withdrawn_version_is_no_published_one(tmp_path):
     found = recovery.recover(loaded, store)
     first, second = store.runs()
     assert (first.id, first.result, first.pushed_version) == ("run-1", Result.PUBLISHED, 1001)
-    assert second.id == "run-2" and second.result.finished and second.result is not Result.PUBLISHED
+    assert (second.id, second.result) == ("run-2", Result.WITHDRAWN)
     assert second.reason == "version 1002 was withdrawn: It answered with NaN."
     assert found.adopted == {"run-1": 1001, "run-2": 1002}
