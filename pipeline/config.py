@@ -27,11 +27,11 @@ from evergreen.pipeline.settings import (
     Name,
     PathText,
     PublishSettings,
-    ScheduleSettings,
     Section,
     TrainerSettings,
 )
 from evergreen.pipeline.settings_quantize import QuantizeSettings
+from evergreen.pipeline.settings_schedule import ScheduleSettings
 
 __all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]
 

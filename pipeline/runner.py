@@ -21,7 +21,7 @@ from typing import Any
 from evergreen.components import progress as progress_hook
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
 from evergreen.components.span_records import property_value
-from evergreen.pipeline import fingerprint, light_imports, stages
+from evergreen.pipeline import fingerprint, light_imports, run_result, stages
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Plan
 from evergreen.pipeline.run_log import RunLog
@@ -40,6 +40,7 @@ class Outcome:
       error: what the user is told where it did not publish.
       outputs: by node id, the output artifacts (protos) by key.
       seconds: wall-clock seconds by node id.
+      retryable: whether what it failed by may be gone at the next attempt.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class Outcome:
     error: EvergreenError | None = None
     outputs: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    retryable: bool = False
 
 
 _given: set[str] = set()
@@ -114,6 +116,7 @@ def retrain(
     except Exception as error:
         log.write(traceback.format_exc())
         known = _evergreen_error(error)
+        outcome.retryable = run_result.can_pass(error)
         outcome.error = known or EvergreenError(
             f"{stages.title(console.stage)} failed: {type(error).__name__}",
             _first_line(str(error)),
@@ -192,7 +195,10 @@ class _Execution:
 
             fast_beam.install()
             launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id)
-            return launch, launch.node_ids
+            if not self.plan.decide_only:
+                return launch, launch.node_ids
+            first = launch.upstream("SpanValidator") | launch.upstream("ChampionExam")
+            return launch, [node_id for node_id in launch.node_ids if node_id in first]
 
     def _node(self, node_id: str, launch: Callable[[str], Any]) -> None:
         shown, closed = stages.is_shown(node_id), stages.closed_gate(node_id, self.outcome.outputs)
@@ -221,7 +227,7 @@ class _Execution:
             self.console.done(summary + (" (cached)" if state is State.CACHED else ""), seconds)
         for warning in stages.warnings(node_id, outputs):
             self.console.warn(warning)
-        if node_id == "Window":
+        if node_id == "Window" and not self.plan.decide_only:
             self._check_window(outputs.get("examples", []))
 
     def _check_window(self, examples: list[Any]) -> None:
@@ -245,6 +251,9 @@ class _Execution:
             outcome.error = refusal
             outcome.reason = refusal.headline
             outcome.result = Result.DATA_REJECTED if isinstance(refusal, DataRejected) else Result.MODEL_REJECTED
+            return
+        if self.plan.decide_only:
+            outcome.result = Result.DECIDED
             return
         pushed = outputs["Pusher"]["pushed_model"][0]
         outcome.version = int(property_value(pushed, "pushed_version", 0))

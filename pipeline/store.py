@@ -27,6 +27,7 @@ class Result(str, Enum):
     RUNNING = "running"
     PUBLISHED = "published"
     UNCHANGED = "unchanged"
+    DECIDED = "decided"
     DATA_REJECTED = "data rejected"
     MODEL_REJECTED = "model rejected"
     FAILED = "failed"
@@ -34,7 +35,10 @@ class Result(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether the span needs no further run: it was published or refused with a verdict."""
+        """Whether the span needs no further run: it was published or refused with a verdict.
+
+        A span that was only decided passed gate 1 and was not trained on.
+        """
         return self in (Result.PUBLISHED, Result.UNCHANGED, Result.DATA_REJECTED, Result.MODEL_REJECTED)
 
 
@@ -77,7 +81,7 @@ class Run:
       label: the span as the user writes it.
       result: how it ended.
       reason: why, in one sentence; empty where it published.
-      trigger: what started it (`manual`, later the schedule's triggers).
+      trigger: what started it: `manual`, or what the schedule has (`schedule.state.Job`).
       attempt: 1, or more where it goes on with a run that was cut off.
       started: milliseconds since 1970, UTC.
       ended: the same, 0 while it runs.
