@@ -16,6 +16,7 @@ from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import Console, age, clock, moment, print_json
 from evergreen.pipeline.plan import plan_run
+from evergreen.pipeline.schedule import report
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Run, State, Store
 
@@ -50,6 +51,13 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
         reason = f": {last['reason']}" if last["reason"] else ""
         console.note(f"last     run {last['id']} on span {last['label']}, {last['result']}{reason}")
     console.note(f"next     {status['next']}")
+    schedule = status["schedule"]
+    if schedule is None:
+        return
+    for line in report.lines(schedule):
+        console.note(f"schedule {line}")
+    if schedule["last"]:
+        console.table(["scheduled", "trigger", "span", "result", "gates", "version", "why"], report.rows(schedule))
 
 
 def read(config: Config) -> dict[str, Any]:
@@ -59,7 +67,8 @@ def read(config: Config) -> dict[str, Any]:
       config: the project's configuration.
 
     Returns:
-      `live`, `running`, `last` (each None where there is none) and `next`, a sentence.
+      `live`, `running`, `last` (each None where there is none), `next`, a sentence, and `schedule`, as `report.read`
+      gives it.
     """
     store = Store(config.connection, config.name)
     manifest = catalog.live_manifest(config.publish.base_path)
@@ -86,6 +95,7 @@ def read(config: Config) -> dict[str, Any]:
         "running": None if running is None else {**_brief(running), "stage": _stage(store, running)},
         "last": _brief(ended[-1]) if ended else None,
         "next": following,
+        "schedule": report.read(config, runs),
     }
 
 

@@ -144,7 +144,9 @@ def sweep(pid: int, created: float) -> int:
             leads = process.pid == pid and abs(process.create_time() - created) > _SAME_S
             if leads:
                 return killed
-            if os.getpgid(process.pid) == pid and process.create_time() >= created - _SAME_S:
+            if os.getpgid(process.pid) != pid or process.create_time() < created - _SAME_S:
+                continue
+            if process.status() != psutil.STATUS_ZOMBIE:
                 process.kill()
                 killed += 1
         except (psutil.Error, ProcessLookupError, PermissionError):

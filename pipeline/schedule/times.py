@@ -1,7 +1,7 @@
 """When a run is due: cron expressions and intervals as moments, and the span that follows from a moment. Pure.
 
-APScheduler's cron trigger finds the wall-clock times that an expression names. It is asked in UTC, where each of them is
-there once, and a time zone's changes are ours: its own handling runs `30 1 * * *` twice on the night on which clocks
+APScheduler's cron trigger finds the wall-clock times that an expression names. It is asked in UTC, where each of them
+is there once, and a time zone's changes are ours: its own handling runs `30 1 * * *` twice on the night on which clocks
 are set back. Here, as in cron itself,
   * a time that the change to summer time leaves out is moved by the change: 02:30 becomes 03:30;
   * a time that is there twice in autumn counts once, the first time, unless the expression's hour begins with `*`: an

@@ -147,15 +147,15 @@ def _decided(decision: Decision, rules: Rules, now: float, running: Running, end
 def _alarm(rules: Rules, result: RunResult) -> str:
     """Says which trigger the new span sets off, and why; empty where none."""
     settings = rules.settings
+    measured = result.metrics.get("champion_on_span")
+    if measured is None:
+        return f"{'on_drift' if settings.on_drift else 'on_metric_drop'}: there is no live model yet"
     if settings.on_drift and result.drift:
         return f"on_drift: drifted from what the live model was trained on: {', '.join(result.drift)}"
-    measured = result.metrics.get("champion_on_span") or {}
     for metric, bound in settings.on_metric_drop.items():
         value = measured.get(metric)
         if value is not None and gain(metric, value, bound) < 0:
             return f"on_metric_drop: the live model's {metric} is {value:.4f}, and the bound is {bound:g}"
-    if settings.on_metric_drop and not measured:
-        return "on_metric_drop: there is no live model yet"
     return ""
 
 

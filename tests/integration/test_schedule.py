@@ -1,0 +1,71 @@
+"""`evergreen schedule` over real retrainings: published once each, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import integration_world as world
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+LIMIT_S = 900.0
+
+
+def results(project: world.Project) -> list[tuple[str, str, int | None]]:
+    """Trigger, result and version of every run, oldest first."""
+    return [(run["trigger"], run["result"], run["pushed_version"]) for run in reversed(project.runs())]
+
+
+def finish(process) -> str:
+    out, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, out
+    return out
+
+
+def test_months_without_a_person(tmp_path):
+    project = world.flights_project(tmp_path / "flights", steps=20)
+    world.deliver(project, [1, 2], step=30)
+    out = finish(project.spawn("schedule", "--every", "1s", "--max-runs", "2"))
+    assert "nothing to do" in out
+    versions = project.versions()
+    assert [version["span"] for version in versions] == [2]
+    assert results(project) == [("every", "published", versions[0]["version"])]
+    (run,) = project.store().runs()
+    assert run.properties["scheduled_time"].endswith("Z")
+
+    # The next month; the scheduler is killed in the middle of its retraining.
+    world.deliver(project, [3], step=30)
+    process = project.spawn("schedule", "--every", "1s", "--max-runs", "1")
+    end = time.monotonic() + LIMIT_S
+    for line in process.stdout:
+        assert time.monotonic() < end
+        if "start Trainer" in " ".join(line.split()):
+            break
+    running = json.loads((project.workspace / "schedule" / "state.json").read_text())["running"]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while psutil.pid_exists(running["pid"]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.stdout.close()
+
+    out = finish(project.spawn("schedule", "--every", "1s", "--max-runs", "1"))
+    assert "it is taken up again" in out
+    assert [version["span"] for version in project.versions()] == [3, 2]
+    assert [result for _, result, _ in results(project)] == ["published", "killed", "published"]
+    assert 2 not in project.states(), "an execution stayed RUNNING"
+    status = project.evergreen("status", "--json").json["schedule"]
+    assert [run["result"] for run in status["last"]] == ["published", "nothing", "published"]
+
+    # A catch-up decides a span and trains nothing; its turn comes when it is wanted.
+    world.deliver(project, [4], step=30)
+    answer = project.evergreen("run", "--decide-only", "--trigger", "catch_up")
+    assert answer.status == 0, answer.text
+    assert results(project)[-1] == ("catch_up", "decided", None)
+    assert [version["span"] for version in project.versions()] == [3, 2]
+    assert "is accepted and was not trained on" in project.evergreen("plan").text
