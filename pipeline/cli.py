@@ -25,6 +25,7 @@ COMMANDS = {
     "init": "Start a project from a CSV or Parquet file.",
     "plan": "Say what `run` would do now, and why.",
     "run": "Retrain once: validate, train, examine, quantize, publish.",
+    "backfill": "Take in the spans of a range, and train on the last.",
     "schedule": "Retrain by the clock, or when data arrives.",
     "status": "Show what is live, how old it is, and what runs now.",
     "versions": "List the published versions.",

@@ -188,13 +188,13 @@ def make(
         unfinished = None
     if asked is not None:
         action, reason = Action.TRAIN, f"span {target.label} was asked for"
-    elif target.state is SpanState.PENDING and target.key > live:
+    elif target.state is SpanState.PENDING and (decide_only or target.key > live):
         action, reason = Action.TRAIN, f"span {target.label} is new"
     elif decide_only and unfinished is None:
         action, reason = Action.NOTHING, f"span {target.label} is decided"
     elif untrained and target.state is SpanState.ACCEPTED and target.key > live:
         action, reason = Action.TRAIN, f"span {target.label} is accepted and was not trained on"
-    elif unfinished is not None and target.state is not SpanState.REJECTED:
+    elif unfinished is not None and target.state is not SpanState.REJECTED and (due is None or target.key > live):
         action, reason = Action.RESUME, f"the last run on span {target.label} did not end ({unfinished.result.value})"
     else:
         action, reason = Action.NOTHING, _why_nothing(target, champion, is_newest=target is spans[-1])

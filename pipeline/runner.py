@@ -133,6 +133,36 @@ def retrain(
     return outcome
 
 
+def drift(config: Config, plan: Plan, store: Store) -> list[str]:
+    """Lists the features in which a decided span differs from the span that the live model was trained on.
+
+    Args:
+      config: the project's configuration.
+      plan: the plan of the run that decided it.
+      store: the project's metadata store.
+
+    Returns:
+      The features' names; none where nothing is live, or the live model's span is not known here.
+    """
+    from tfx.types import standard_artifacts
+
+    from evergreen.components.span_validator.executor import drifted
+
+    records = {record.key: record for record in store.span_records()}
+    champion, target = plan.champion, plan.target
+    reference = records.get((champion.span, champion.span_version or 0)) if champion is not None else None
+    newest = records.get(target.key) if target is not None else None
+    if reference is None or newest is None:
+        return []
+
+    def statistics(artifact_id: int) -> Any:
+        artifact = standard_artifacts.ExampleStatistics()
+        artifact.set_mlmd_artifact(store.artifact(artifact_id))
+        return artifact
+
+    return drifted(statistics(newest.statistics_id), statistics(reference.statistics_id), str(config.schema_path))
+
+
 def _end(store: Store, outcome: Outcome, result: Result, reason: str) -> None:
     outcome.result, outcome.reason = result, reason
     store.end_run(outcome.run_id, result, stages.end_properties(outcome.outputs, reason, outcome.version))

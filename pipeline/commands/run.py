@@ -64,9 +64,9 @@ def command(
         configuration.check_files(config)
         scheduled = _moment(scheduled_time)
         due = due_span if due_span is not None or asked is not None else _due(config, scheduled)
-        start = _Start(asked, due, decide_only, trigger, scheduled)
-        with _held(config):
-            result, refusal = _run(config, start, as_json)
+        start = Start(asked, due, decide_only, trigger, scheduled)
+        with held(config):
+            result, refusal = once(config, start, as_json)
     except BaseException as error:
         _tell(result_file, run_result.of_error(error))
         raise
@@ -76,7 +76,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """What was asked for.
 
     Attributes:
@@ -134,8 +134,15 @@ def _tell(result_file: str | None, result: RunResult) -> None:
 
 
 @contextlib.contextmanager
-def _held(config: configuration.Config) -> Iterator[None]:
-    """Holds the workspace for the time of a block."""
+def held(config: configuration.Config) -> Iterator[None]:
+    """Holds the workspace for the time of a block.
+
+    Args:
+      config: the project's configuration.
+
+    Raises:
+      LockHeld: another run does.
+    """
     config.lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(config.lock_path))
     try:
@@ -150,8 +157,17 @@ def _held(config: configuration.Config) -> Iterator[None]:
         yield
 
 
-def _run(config: configuration.Config, start: _Start, as_json: bool) -> tuple[RunResult, EvergreenError | None]:
-    """Runs, and says what came of it; what the user is told where it did not publish is returned."""
+def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[RunResult, EvergreenError | None]:
+    """Runs one retraining, and says what came of it.
+
+    Args:
+      config: the project's configuration.
+      start: what was asked for.
+      as_json: print JSON instead.
+
+    Returns:
+      The result, and the error that the user is told where it did not publish.
+    """
     store = Store(config.connection, config.name)
     recovered = recover(config, store)
     out = console.Console(quiet=as_json)
@@ -175,6 +191,8 @@ def _run(config: configuration.Config, start: _Start, as_json: bool) -> tuple[Ru
     ):
         stages.heading(plan_command.headline(config, plan), log.run_id)
         outcome = runner.retrain(config, plan, store, stages, log, start.properties)
+        wanted = outcome.result is Result.DECIDED and config.schedule is not None and config.schedule.on_drift
+        drift = runner.drift(config, plan, store) if wanted else None
     result = RunResult(
         outcome.result.value,
         run=outcome.run_id,
@@ -183,6 +201,7 @@ def _run(config: configuration.Config, start: _Start, as_json: bool) -> tuple[Ru
         reason=outcome.reason,
         retryable=outcome.retryable,
         metrics=stages_of.exam_metrics(outcome.outputs),
+        drift=drift,
     )
     if as_json:
         seconds = {node: round(seconds, 3) for node, seconds in outcome.seconds.items()}

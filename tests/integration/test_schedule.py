@@ -69,3 +69,13 @@ def test_months_without_a_person(tmp_path):
     assert results(project)[-1] == ("catch_up", "decided", None)
     assert [version["span"] for version in project.versions()] == [3, 2]
     assert "is accepted and was not trained on" in project.evergreen("plan").text
+
+    # The same for a trigger that asks how far the month is from the one that the live model was trained on.
+    world.deliver(project, [12], step=30)
+    schema = project.folder / "schema.pbtxt"
+    schema.write_text(schema.read_text().replace("threshold: 0.9", "threshold: 0.0001"))
+    project.change(data={"on_anomalies": "warn"}, schedule={"on_drift": True})
+    file = tmp_path / "result.json"
+    answer = project.evergreen("run", "--decide-only", "--result-file", str(file))
+    assert answer.status == 0, answer.text
+    assert "carrier" in json.loads(file.read_text())["drift"]
