@@ -181,7 +181,11 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
             console.print_json({"result": "nothing", **plan_command.to_json(plan)})
         else:
             out.note(f"nothing to do: {plan.reason}")
-        return RunResult("nothing", span=plan.target.label if plan.target else "", reason=plan.reason), None
+        label = plan.target.label if plan.target else ""
+        if plan.champion is not None and plan.champion.run in recovered.adopted:
+            # Whoever started the run that was cut off has not heard of its version.
+            return RunResult("published", plan.champion.run, label, plan.champion.version), None
+        return RunResult("nothing", span=label, reason=plan.reason), None
     from evergreen.pipeline import runner
     from evergreen.pipeline.run_log import RunLog
 

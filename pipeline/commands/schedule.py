@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -119,5 +120,7 @@ def _instead(cron: str | None, every: str | None) -> list[str]:
 
 
 def _say(line: str) -> None:
-    console.Console().note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
-    sys.stdout.flush()
+    # Whoever read our output may have gone; the schedule goes on.
+    with contextlib.suppress(OSError):
+        console.Console().note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+        sys.stdout.flush()

@@ -139,6 +139,8 @@ class Loop:
         self._places.folder.mkdir(parents=True, exist_ok=True)
         self.state = state.read(self._places.state)
         self._work: _Work | None = None
+        self._end: End | None = None
+        self._trouble = ""
         self._stopped: float | None = None
         self._hurried = False
         self._ticked = float("-inf")
@@ -163,8 +165,8 @@ class Loop:
         """
         try:
             self._recover()
-            while not self.turn():
-                self.clock.wait(self.pause())
+            while not self._turned():
+                self.clock.wait(IDLE_S if self._trouble else self.pause())
             return 1 if self.state.paused is not None and self._left is not None and self._stopped is None else 0
         finally:
             if self._work is not None:
@@ -172,6 +174,19 @@ class Loop:
             self._notifier.close()
             if self.endpoint is not None:
                 self.endpoint.close()
+
+    def _turned(self) -> bool:
+        """Goes round once, and lives through a full disk: what cannot be written down is not done yet."""
+        try:
+            over = self.turn()
+            self._trouble = ""
+            return over
+        except OSError as error:
+            trouble = f"the schedule cannot go on, and tries again: {error}"
+            if trouble != self._trouble:
+                self._say(trouble)
+            self._trouble = trouble
+            return self._stopped is not None and self._work is None
 
     def turn(self) -> bool:
         """Goes round once.
@@ -181,6 +196,8 @@ class Loop:
         """
         if self._work is not None:
             self._look_after(self._work)
+        if self._end is not None:
+            self._finish(self._end)
         now = self.clock.monotonic()
         if self._work is None or now - self._ticked >= _BETWEEN_S:
             self._ticked = now
@@ -249,7 +266,7 @@ class Loop:
             return
         self._work = None
         status = work.process.close()
-        self._finish(End(run_result.read(self._places.result), status, work.cut_off, now - work.since))
+        self._end = End(run_result.read(self._places.result), status, work.cut_off, now - work.since)
 
     def _limit(self, work: _Work, now: float) -> None:
         limit = work.settings.memory_limit
@@ -282,6 +299,7 @@ class Loop:
             decision.change(paused=dataclasses.replace(paused, project=self._project))
         self._live = (float("-inf"), 0, 0.0)
         self._apply(decision)
+        self._end = None
 
     def _apply(self, decision: Decision) -> None:
         """Remembers a decision, then says what there is to say."""

@@ -231,6 +231,26 @@ class TestStop:
         assert world.runs == [f"1 {START + 3600} every"] * 2
 
 
+def test_a_full_disk_stops_nothing_for_good(tmp_path, monkeypatch):
+    world = World(tmp_path, "{every: 1h}", max_runs=2)
+    write, refused = state.write, []
+
+    def sometimes(path, remembered):
+        # Once when the run is decided on, and once when it has ended.
+        moment = "ended" if remembered.ended else "decided" if remembered.running else ""
+        if moment and moment not in refused:
+            refused.append(moment)
+            raise OSError(28, "No space left on device")
+        write(path, remembered)
+
+    monkeypatch.setattr(state, "write", sometimes)
+    assert world.loop.run() == 0
+    assert refused == ["decided", "ended"]
+    assert world.runs == [f"1 {START + 3600} every"]
+    assert [ended.result for ended in world.remembered().ended] == ["published", "nothing"]
+    assert sum("No space left" in line for line in world.says) == 2
+
+
 class TestKilled:
     """Between any two lines: what was decided is done once."""
 
@@ -394,8 +414,7 @@ class TestForReal:
         wait_until(lambda: ledger(tmp_path) and state.read(places.state).running.pid)
         os.kill(state.read(places.state).running.pid, signal.SIGKILL)
         wait_until(lambda: len(ledger(tmp_path)) == 2)
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
+        process.kill()
         out, _ = process.communicate(timeout=LIMIT_S)
         assert "attempt 1 of 4 failed: its process was ended by signal 9" in out
 
