@@ -135,7 +135,7 @@ def _tell(result_file: str | None, result: RunResult) -> None:
 
 @contextlib.contextmanager
 def held(config: configuration.Config) -> Iterator[None]:
-    """Holds the workspace for the time of a block.
+    """Holds the workspace for the time of a block; where hosts share a metadata server, the pipeline too.
 
     Args:
       config: the project's configuration.
@@ -154,7 +154,13 @@ def held(config: configuration.Config) -> Iterator[None]:
             "wait for it (evergreen status shows it), then run again",
         ) from None
     with held:
-        yield
+        if config.connection.kind == "sqlite":
+            yield
+            return
+        from evergreen.pipeline.lease import Lease
+
+        with Lease(Store(config.connection, config.name)):
+            yield
 
 
 def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[RunResult, EvergreenError | None]:
