@@ -33,6 +33,7 @@ COMMANDS = {
     "logs": "Show a run's log, or a stage's.",
     "worker": "Take part in the trainings of another host.",
     "scaling": "Measure and predict what more devices would bring.",
+    "gc": "Remove artifacts that nothing needs.",
     "doctor": "Find out what is wrong with this machine or project.",
 }
 INTERRUPTED = 130
