@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -431,3 +433,42 @@ class TestForReal:
         process.communicate(timeout=LIMIT_S)
         # 1% of a core, and as much again for a clock whose ticks are 10 ms.
         assert after.user + after.system - before.user - before.system < 0.1
+
+
+@pytest.mark.slow
+def test_killed_twelve_times_at_random_nothing_is_lost_and_nothing_done_twice(tmp_path):
+    """Spans come one by one; the scheduler, its run or both are killed again and again."""
+    draw = random.Random(0)
+    project(tmp_path, "{every: 1s, retries: {first: 1s, longest: 1s, attempts: 9}, max_consecutive_failures: 99}")
+    places = Places(tmp_path / "workspace")
+    process = spawn(tmp_path, 0.5)
+    for number in range(2, 8):
+        deliver(tmp_path, str(number))
+        for _ in range(2):
+            time.sleep(draw.uniform(0, 2.5))
+            what = draw.choice(["scheduler", "run", "both"])
+            running = state.read(places.state).running
+            if what != "scheduler" and running is not None and running.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+            if what != "run":
+                process.kill()
+                process.communicate()
+                process = spawn(tmp_path, 0.5)
+        wait_until(lambda number=number: str(number) in state.read(places.state).settled)
+    process.terminate()
+    out, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, out
+    remembered = state.read(places.state)
+    assert remembered.running is None
+    published = [ended.span for ended in remembered.ended if ended.result == "published"]
+    assert len(published) == len(set(published))
+    assert set(published) >= {str(number) for number in range(2, 8)}
+    wait_until(lambda: not [one for one in psutil.process_iter() if str(tmp_path) in _command_line(one)])
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
