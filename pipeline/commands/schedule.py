@@ -72,7 +72,8 @@ def command(
 
 def _run(config: Config, overrides: tuple[str, ...], max_runs: int | None) -> int:
     from evergreen.pipeline.schedule import times
-    from evergreen.pipeline.schedule.loop import Loop, next_run, rules
+    from evergreen.pipeline.schedule.loop import Loop
+    from evergreen.pipeline.schedule.project import next_run, rules
 
     def command_of(current: Config, running: Running) -> Sequence[str]:
         return child_command(current, overrides, running)

@@ -6,84 +6,39 @@ may be killed between any two lines.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import random
-import select
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from evergreen.components.errors import ConfigError, EvergreenError
-from evergreen.components.pusher import catalog
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import run_result
 from evergreen.pipeline.config import Config
-from evergreen.pipeline.console import moment
 from evergreen.pipeline.schedule import look as looking
 from evergreen.pipeline.schedule import policy, state, supervise, times, verdicts
+from evergreen.pipeline.schedule.clock import Clock, SystemClock
 from evergreen.pipeline.schedule.health import Endpoint, Snapshot
 from evergreen.pipeline.schedule.notify import Notifier
-from evergreen.pipeline.schedule.policy import Decision, Rules
+from evergreen.pipeline.schedule.policy import Decision
+from evergreen.pipeline.schedule.project import live_version, next_run, project_digest, rules, settings_of
 from evergreen.pipeline.schedule.state import Places, Running
 from evergreen.pipeline.schedule.verdicts import End
 from evergreen.pipeline.settings_schedule import ScheduleSettings, seconds, size_bytes
-from evergreen.pipeline.span_pattern import Pattern
 
 # Also how late a change of the machine's clock, of the configuration or of the live model is noticed.
 IDLE_S = 15.0
 _WORKING_S = 0.5
 _BETWEEN_S = 5.0  # ticks, and readings of the memory, while a run goes on
+_KEPT_EVENTS = 100  # that could not be delivered yet
 _STOP_S = 60.0  # for a run to come to its safe point, after `grace`
-
-
-class Clock(Protocol):
-    """Where time comes from; tests bring their own."""
-
-    def now(self) -> float:
-        """Returns seconds since 1970, by the machine's clock, which may jump."""
-
-    def monotonic(self) -> float:
-        """Returns seconds that only grow."""
-
-    def wait(self, limit: float) -> None:
-        """Waits for some seconds, or until `wake`."""
-
-    def wake(self) -> None:
-        """Ends a wait."""
-
-
-class SystemClock:
-    """The machine's time."""
-
-    def __init__(self) -> None:
-        # A pipe, because a signal's handler may write to it at any moment; a lock it could find held by its own thread.
-        self._read, self._write = os.pipe()
-        for descriptor in (self._read, self._write):
-            os.set_blocking(descriptor, False)
-
-    def now(self) -> float:
-        """Returns seconds since 1970."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Returns seconds that only grow."""
-        return time.monotonic()
-
-    def wait(self, limit: float) -> None:
-        """Waits for some seconds, or until `wake`."""
-        if select.select([self._read], [], [], limit)[0]:
-            os.read(self._read, 4096)
-
-    def wake(self) -> None:
-        """Ends a wait."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._write, b".")
 
 
 @dataclass
@@ -146,6 +101,7 @@ class Loop:
         self._ticked = float("-inf")
         self._live: tuple[float, int, float] = (float("-inf"), 0, 0.0)
         self._notifier = Notifier(say)
+        self._told: collections.deque[str] = collections.deque()
         port = self._settings.port
         self.endpoint = Endpoint(port, self._config.name) if port is not None else None
 
@@ -172,6 +128,8 @@ class Loop:
             if self._work is not None:
                 self._work.process.close()
             self._notifier.close()
+            with contextlib.suppress(OSError):
+                self._forget_told()
             if self.endpoint is not None:
                 self.endpoint.close()
 
@@ -303,19 +261,29 @@ class Loop:
 
     def _apply(self, decision: Decision) -> None:
         """Remembers a decision, then says what there is to say."""
+        now = times.text(self.clock.now())
+        events = [
+            {"id": uuid.uuid4().hex, "event": event, "message": message, "model": self._config.name, "time": now}
+            | values
+            for event, message, values in decision.notices
+            if any(event in entry.on for entry in self._settings.notify)
+        ]
+        if events:
+            decision.change(outbox=(*decision.state.outbox, *events)[-_KEPT_EVENTS:])
         if decision.state != self.state:
             state.write(self._places.state, decision.state)
             self.state = decision.state
         for line in decision.says:
             self._say(line)
-        for event, message, values in decision.notices:
-            common = {"event": event, "message": message, "model": self._config.name}
-            self._notifier.send(self._settings.notify, {**common, "time": times.text(self.clock.now()), **values})
+        for event in events:
+            self._notifier.send(self._settings.notify, event, self._told.append)
         if self._left is not None:
             self._left -= decision.finished
 
     def _recover(self) -> None:
         """Takes up what an earlier scheduler left when it was killed."""
+        for event in self.state.outbox:
+            self._notifier.send(self._settings.notify, event, self._told.append)
         running = self.state.running
         if running is None:
             return
@@ -352,8 +320,17 @@ class Loop:
         if waits:
             self._apply(policy.resume(self.state, self.clock.now()))
 
+    def _forget_told(self) -> None:
+        """Takes what was delivered, or given up, out of the outbox."""
+        told = {self._told.popleft() for _ in range(len(self._told))}
+        if told:
+            decision = Decision(self.state)
+            decision.change(outbox=tuple(event for event in self.state.outbox if event["id"] not in told))
+            self._apply(decision)
+
     def _publish(self) -> None:
         """Tells monitoring how things stand, and reports a model that has grown stale."""
+        self._forget_told()
         now, monotonic = self.clock.now(), self.clock.monotonic()
         if monotonic - self._live[0] > 60:
             self._live = (monotonic, *live_version(self._config))
@@ -383,58 +360,3 @@ class Loop:
         with contextlib.suppress(OSError):
             aside.write_text(beat + "\n", encoding="utf-8")
             os.replace(aside, self._places.heartbeat)
-
-
-def settings_of(config: Config) -> ScheduleSettings:
-    """Returns the section `schedule`.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    if config.schedule is None:
-        raise ConfigError(
-            "there is no schedule",
-            f"{config.file.name} has no section `schedule`",
-            'add one, such as `schedule: {cron: "0 3 * * *"}`, or give --cron or --every',
-        )
-    return config.schedule
-
-
-def rules(config: Config) -> Rules:
-    """Returns what the configuration says about the schedule."""
-    settings, pattern = settings_of(config), Pattern(config.data.pattern)
-
-    def expected(scheduled: float) -> str | None:
-        span = times.expected_span(pattern, scheduled, settings)
-        return None if span is None else pattern.label(span)
-
-    return Rules(settings, times.timetable(settings), expected)
-
-
-def next_run(remembered: state.State, known: Rules) -> float | None:
-    """Returns when a run is due next; None where none is, or the schedule is paused."""
-    if known.timetable is None or remembered.cursor is None or remembered.paused is not None:
-        return None
-    return known.timetable.after(remembered.cursor)
-
-
-def live_version(config: Config) -> tuple[int, float]:
-    """Returns the live version and when it was published; zeros where there is none that says so."""
-    try:
-        manifest = catalog.live_manifest(config.publish.base_path)
-    except EvergreenError:
-        return 0, 0.0
-    published = moment(manifest.published) if manifest is not None else None
-    return (manifest.version, published.timestamp()) if manifest is not None and published is not None else (0, 0.0)
-
-
-def project_digest(config: Config) -> str:
-    """Hashes the configuration file, and names, sizes and times of the project's modules and of the schema."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in (config.file, Path(config.schema_path), *sorted(config.project_dir.glob("*.py"))):
-        try:
-            status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        except OSError:
-            digest.update(f"{path}\0gone\0".encode())
-    return digest.hexdigest()

@@ -48,25 +48,26 @@ class Notifier:
     def __init__(self, say: Callable[[str], None], pause_s: float = _PAUSE_S):
         self._say = say
         self._pause_s = pause_s
-        self._queue: queue.Queue[tuple[Notification, dict[str, Any]] | None] = queue.Queue(maxsize=1000)
+        self._queue: queue.Queue[tuple[list[Notification], dict[str, Any], Callable[[str], None]] | None]
+        self._queue = queue.Queue(maxsize=1000)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
         self._thread.start()
 
-    def send(self, entries: Sequence[Notification], event: Mapping[str, Any]) -> None:
+    def send(
+        self, entries: Sequence[Notification], event: Mapping[str, Any], done: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Queues an event for everybody who asked for it.
 
         Args:
           entries: the section `schedule.notify`.
-          event: `event`, `message` and further plain values.
+          event: `id`, `event`, `message` and further plain values.
+          done: is called with the id, from another thread, when everybody was told or given up.
         """
-        for entry in entries:
-            if event["event"] not in entry.on:
-                continue
-            try:
-                self._queue.put_nowait((entry, dict(event)))
-            except queue.Full:
-                self._say(f"{_target(entry)} was not told of `{event['event']}`: too many notifications wait")
+        try:
+            self._queue.put_nowait(([entry for entry in entries if event["event"] in entry.on], dict(event), done))
+        except queue.Full:
+            self._say(f"nobody was told of `{event['event']}`: too many notifications wait")
 
     def close(self) -> None:
         """Delivers what waits, for some seconds at most, and ends."""
@@ -79,19 +80,23 @@ class Notifier:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            entry, event = item
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    deliver(entry, event)
-                    break
-                except CannotTell as error:
-                    if attempt == ATTEMPTS:
-                        self._say(f"{_target(entry)} was not told of `{event['event']}`: {error}")
-                    else:
-                        self._closing.wait(self._pause_s * 2 ** (attempt - 1))
-                except Exception as error:  # whatever it is, the next event must go out
-                    self._say(f"{_target(entry)} was not told of `{event['event']}`: {type(error).__name__}")
-                    break
+            entries, event, done = item
+            for entry in entries:
+                self._tell(entry, event)
+            done(str(event.get("id", "")))
+
+    def _tell(self, entry: Notification, event: Mapping[str, Any]) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                deliver(entry, event)
+                return
+            except CannotTell as error:
+                why = str(error)
+            except Exception as error:  # whatever it is, the next event must go out
+                why = type(error).__name__
+            if attempt < ATTEMPTS:
+                self._closing.wait(self._pause_s * 2 ** (attempt - 1))
+        self._say(f"{_target(entry)} was not told of `{event['event']}`: {why}")
 
 
 def deliver(entry: Notification, event: Mapping[str, Any]) -> None:

@@ -139,10 +139,10 @@ def _gates(ended: Ended, run: Run | None) -> str:
 
 
 def _next(config: Config, remembered: state.State) -> int | None:
-    from evergreen.pipeline.schedule import loop
+    from evergreen.pipeline.schedule import project
 
     try:
-        due = loop.next_run(remembered, loop.rules(config))
+        due = project.next_run(remembered, project.rules(config))
     except ConfigError:
         return None
     return None if due is None else _ms(due)

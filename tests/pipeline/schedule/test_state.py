@@ -29,6 +29,7 @@ def test_everything_is_read_as_it_was_written(tmp_path):
         ended=(Ended("cron", 900.0, "published", 950.0, "2013-03", "r1", 7, "", 1, 50.0),),
         counts={"published": 1},
         seconds=50.0,
+        outbox=({"id": "a", "event": "published", "version": 7},),
     )
     state.write(tmp_path / "state.json", remembered)
     assert state.read(tmp_path / "state.json") == remembered

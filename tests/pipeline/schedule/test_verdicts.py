@@ -149,6 +149,14 @@ class TestCutOff:
         world.tick()
         assert world.started == [(THREE, "2013-04-01", "cron")] * 2
 
+    def test_by_the_death_of_the_scheduler_again_and_again_is_a_failure(self):
+        world = running()
+        for _ in range(4):
+            world.finish(End(None, None))
+            world.tick()
+        assert world.results == ["failed"]
+        assert "out of memory" in world.says[-1]
+
     def test_after_the_verdict_is_nothing_to_repeat(self):
         world = running()
         world.finish(End(RunResult("published", version=7), None))
