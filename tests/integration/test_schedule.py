@@ -79,3 +79,37 @@ def test_months_without_a_person(tmp_path):
     answer = project.evergreen("run", "--decide-only", "--result-file", str(file))
     assert answer.status == 0, answer.text
     assert "carrier" in json.loads(file.read_text())["drift"]
+
+
+def test_a_backfill_then_room_then_the_next_month(tmp_path):
+    project = world.flights_project(tmp_path / "flights", steps=20)
+    project.change(data={"window": 1, "min_window": 1})
+    world.deliver(project, [1, 2, 3, 4, 5], step=30)
+    for first, last in (("1", "3"), ("4", "5")):
+        answer = project.evergreen("backfill", "--from", first, "--to", last)
+        assert answer.status == 0, answer.text
+    assert [(run["label"], run["result"]) for run in reversed(project.runs())] == [
+        ("1", "decided"),
+        ("2", "decided"),
+        ("3", "published"),
+        ("4", "decided"),
+        ("5", "published"),
+    ]
+    assert [version["span"] for version in project.versions()] == [5, 3]
+
+    def artifacts(kind: str) -> list[int]:
+        return [a.state for a in project.store().mlmd.get_artifacts_by_type(kind)]
+
+    listed = json.loads(project.evergreen("gc", "--json").text)["artifacts"]
+    assert {one["type"] for one in listed} == {"Examples"}
+    answer = project.evergreen("gc", "--delete")
+    assert answer.status == 0, answer.text
+    assert artifacts("Examples").count(4) == len(listed) == 3
+    assert all(not os.path.exists(one["path"]) for one in listed)
+    assert 4 not in artifacts("Model")
+
+    assert "nothing to do" in project.evergreen("run").text
+    world.deliver(project, [6], step=30)
+    answer = project.evergreen("run")
+    assert answer.status == 0, answer.text
+    assert [version["span"] for version in project.versions()] == [6, 5, 3]
