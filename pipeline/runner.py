@@ -21,7 +21,7 @@ from typing import Any
 from evergreen.components import progress as progress_hook
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
 from evergreen.components.span_records import property_value
-from evergreen.pipeline import fingerprint, light_imports, run_result, stages
+from evergreen.pipeline import fingerprint, light_imports, progress_file, run_result, stages
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Plan
 from evergreen.pipeline.run_log import RunLog
@@ -200,13 +200,19 @@ class _Execution:
         self.console.start("start-up", "loading TensorFlow and TFX")
         launch, node_ids = self._prepare()
         self.console.done("TensorFlow and TFX loaded", time.monotonic() - started)
-        progress_hook.set_listener(self.console.update)
+        progress_hook.set_listener(self._hear)
         try:
             for node_id in node_ids:
                 self._node(node_id, launch)
         finally:
             progress_hook.set_listener(None)
         self._conclude()
+
+    def _hear(self, fraction: float | None, text: str) -> None:
+        """Passes a stage's report on, to the terminal and to whoever asks for the status."""
+        self.console.update(fraction, text)
+        stage = self.console.stage or ""
+        progress_file.write(self.config.workspace_dir, self.outcome.run_id, stage, fraction, text)
 
     def _prepare(self) -> tuple[Callable[[str], Any], list[str]]:
         """Imports TFX, builds and compiles the pipeline.

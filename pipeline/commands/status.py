@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from evergreen.components.errors import EvergreenError
 from evergreen.components.pusher import catalog
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import options
+from evergreen.pipeline import options, progress_file
 from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import Console, age, clock, moment, print_json
@@ -42,7 +42,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
         console.note(f"live     version {live['version']}{when}, rests on span {live['label']}; on its exam: {metrics}")
     running = status["running"]
     console.note(
-        f"now      run {running['id']} on span {running['label']}: {running['stage'] or 'starting'}"
+        f"now      run {running['id']} on span {running['label']}: {_how_far(running)}"
         if running
         else "now      nothing runs"
     )
@@ -92,7 +92,7 @@ def read(config: Config) -> dict[str, Any]:
             "run": manifest.run,
             "metrics": manifest.metrics,
         },
-        "running": None if running is None else {**_brief(running), "stage": _stage(store, running)},
+        "running": None if running is None else _running(config, store, running),
         "last": _brief(ended[-1]) if ended else None,
         "next": following,
         "schedule": report.read(config, runs),
@@ -123,6 +123,19 @@ def _brief(run: Run) -> dict[str, Any]:
         "started": run.started,
         "ended": run.ended or None,
     }
+
+
+def _running(config: Config, store: Store, run: Run) -> dict[str, Any]:
+    stage = _stage(store, run)
+    return {**_brief(run), "stage": stage, "progress": progress_file.read(config.workspace_dir, run.id, stage)}
+
+
+def _how_far(running: dict[str, Any]) -> str:
+    progress = running["progress"]
+    if progress is None:
+        return str(running["stage"] or "starting")
+    share = "" if progress["fraction"] is None else f" {progress['fraction']:.0%}"
+    return f"{running['stage']}{share}" + (f", {progress['text']}" if progress["text"] else "")
 
 
 def _stage(store: Store, run: Run) -> str | None:

@@ -144,6 +144,10 @@ class Loop:
             if trouble != self._trouble:
                 self._say(trouble)
             self._trouble = trouble
+            if self.endpoint is not None:
+                # It does not hang: another scheduler would not find more room.
+                known = self.endpoint.snapshot
+                self.endpoint.snapshot = dataclasses.replace(known, beat=time.monotonic(), paused=trouble)
             return self._stopped is not None and self._work is None
 
     def turn(self) -> bool:
