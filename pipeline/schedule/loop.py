@@ -196,7 +196,8 @@ class Loop:
         start = decision.start
         if start is not None:
             job, span, digest = start
-            running = Running(job, span, digest, self.clock.now(), str(self._places.result))
+            result_file = self._places.result(uuid.uuid4().hex)
+            running = Running(job, span, digest, self.clock.now(), str(result_file))
             decision.change(running=running)
         self._apply(decision)
         if start is not None and self.state.running is not None:
@@ -206,7 +207,6 @@ class Loop:
         attempt = f", attempt {running.job.attempt}" if running.job.attempt > 1 else ""
         what = "gate 1 only" if running.job.decide_only else f"trigger {running.job.trigger}"
         self._say(f"run of {times.text(running.job.scheduled)} on span {running.span}: {what}{attempt}")
-        self._places.result.unlink(missing_ok=True)
         try:
             process = supervise.Process(self._command(self._config, running))
         except OSError as error:
@@ -228,7 +228,9 @@ class Loop:
             return
         self._work = None
         status = work.process.close()
-        self._end = End(run_result.read(self._places.result), status, work.cut_off, now - work.since)
+        running = self.state.running
+        assert running is not None
+        self._end = End(run_result.read(Path(running.result_file)), status, work.cut_off, now - work.since)
 
     def _limit(self, work: _Work, now: float) -> None:
         limit = work.settings.memory_limit
@@ -262,6 +264,8 @@ class Loop:
         self._live = (float("-inf"), 0, 0.0)
         self._apply(decision)
         self._end = None
+        for file in self._places.folder.glob("result-*.json"):
+            file.unlink(missing_ok=True)
 
     def _apply(self, decision: Decision) -> None:
         """Remembers a decision, then says what there is to say."""

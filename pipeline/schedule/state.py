@@ -42,10 +42,9 @@ class Places:
         """What is remembered."""
         return self.folder / "state.json"
 
-    @property
-    def result(self) -> Path:
-        """What the last run came to."""
-        return self.folder / "result.json"
+    def result(self, token: str) -> Path:
+        """What a run came to. Each has a file of its own, so that none is taken for the end of another."""
+        return self.folder / f"result-{token}.json"
 
     @property
     def heartbeat(self) -> Path:
