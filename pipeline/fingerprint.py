@@ -7,14 +7,33 @@ never answered with yesterday's artifact.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import platform
 import subprocess
 from pathlib import Path
 
 from evergreen import components
 from evergreen.components import user_code
+
+_CHIEF_PACKAGES = (
+    "evergreen-tfx",
+    "tfx",
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-data-validation",
+    "tensorflow-transform",
+    "tensorflow-model-analysis",
+    "tfx-bsl",
+    "apache-beam",
+    "ml-metadata",
+    "ai-edge-litert",
+    "numpy",
+    "pyarrow",
+    "protobuf",
+)
 
 
 @functools.cache
@@ -26,6 +45,15 @@ def packages() -> str:
         if distribution.metadata["Name"] != "evergreen-tfx"
     }
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+
+
+def chief_packages() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a model becomes, for the run's record."""
+    found = {"python": platform.python_version()}
+    for name in _CHIEF_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @functools.cache

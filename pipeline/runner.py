@@ -12,6 +12,7 @@ import gc
 import itertools
 import json
 import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -104,6 +105,9 @@ def retrain(
             "window": json.dumps([entry.span for entry in plan.window]),
             "attempt": plan.attempt,
             "code_version": fingerprint.code_version(str(config.project_dir)),
+            "packages": json.dumps(fingerprint.chief_packages()),
+            "packages_digest": fingerprint.packages()[:16],
+            "host": socket.gethostname(),
             "pid": os.getpid(),
             **properties,
         },

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Executor(base_executor.BaseExecutor):
-    """Trains in this process, or in a child where TensorFlow has started with too few logical devices."""
+    """Trains in this process, or in a child: for a cluster, or where TensorFlow has too few logical devices."""
 
     def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
         """See `component.Trainer` for the inputs, outputs and parameters."""
@@ -33,6 +33,9 @@ class Executor(base_executor.BaseExecutor):
         model.set_int_custom_property("steps", result["steps"])
         model.set_int_custom_property("warm_start", int(result["warm_start"]["warm"]))
         model.set_int_custom_property("warm_runs", result["warm_start"]["warm_runs"])
+        if self._context:
+            # ML Metadata has no query for the runs of many executions; lineage reads it here.
+            model.set_string_custom_property("run", self._context.pipeline_run_id or "")
         run = artifact_utils.get_single_instance(output_dict["model_run"])
         run.set_string_custom_property("report", report.compact(result))
 

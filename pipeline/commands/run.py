@@ -188,9 +188,10 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
         else:
             out.note(f"nothing to do: {plan.reason}")
         label = plan.target.label if plan.target else ""
-        if plan.champion is not None and plan.champion.run in recovered.adopted:
+        champion = plan.champion
+        if champion is not None and champion.restores is None and champion.run in recovered.adopted:
             # Whoever started the run that was cut off has not heard of its version.
-            return RunResult("published", plan.champion.run, label, plan.champion.version), None
+            return RunResult("published", champion.run, label, champion.version), None
         return RunResult("nothing", span=label, reason=plan.reason), None
     from evergreen.pipeline import runner
     from evergreen.pipeline.run_log import RunLog
