@@ -153,13 +153,9 @@ def _quantize(quantize: QuantizeSettings, evaluate: EvaluateSettings | None) -> 
 
 
 def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
-    # Metadata, locks and the one rename that publishes a version need a file system.
-    uris = [(("workspace",), workspace), (("publish", "base_path"), publish.base_path)]
-    remote = [
-        mismatch(path, value, "a path of a local or mounted file system") for path, value in uris if is_uri(value)
-    ]
-    if remote:
-        yield from remote
+    if is_uri(workspace):  # metadata and locks need a file system
+        yield mismatch(("workspace",), workspace, "a path of a local or mounted file system")
+    if is_uri(workspace) or is_uri(publish.base_path):
         return
     artifacts, base = Path(workspace) / "artifacts", Path(publish.base_path)
     if base == artifacts or artifacts in base.parents or base in artifacts.parents:

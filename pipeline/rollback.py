@@ -13,9 +13,8 @@ from typing import Any
 
 from evergreen.components import atomic
 from evergreen.components.errors import EvergreenError
-from evergreen.components.pusher import rollback
+from evergreen.components.pusher import catalog, rollback
 from evergreen.components.pusher.catalog import VersionRecord
-from evergreen.components.pusher.manifest import read_manifest
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.runner import new_run_id
 from evergreen.pipeline.span_pattern import Pattern
@@ -60,7 +59,7 @@ def roll_back(config: Config, store: Store, to: int | None) -> tuple[rollback.Re
         raise
     for execution_id in executions:
         try:
-            _end(config, store, run_id, execution_id, done.path, done.restores)
+            _end(config, store, run_id, execution_id, os.fspath(done.path), done.restores)
         except Exception as error:
             warnings.append(_unrecorded(error))
     return done, warnings
@@ -84,7 +83,7 @@ def adopt(config: Config, store: Store, run: Run, records: list[VersionRecord]) 
     made = next((r for r in records if r.restores and r.pushed_by == str(stage.execution_id)), None)
     if made is None or made.restores is None:
         return 0
-    _end(config, store, run.id, stage.execution_id, Path(made.path), made.restores)
+    _end(config, store, run.id, stage.execution_id, made.path, made.restores)
     return made.version
 
 
@@ -117,12 +116,12 @@ def _context(mlmd: Any, kind: str, name: str) -> Any:
     return pb.Context(type_id=type_id, name=name)
 
 
-def _end(config: Config, store: Store, run_id: str, execution_id: int, path: Path, restores: int) -> None:
+def _end(config: Config, store: Store, run_id: str, execution_id: int, path: str, restores: int) -> None:
     """Completes the execution: the Model in, a PushedModel out, as the Pusher leaves one."""
     from ml_metadata.proto import metadata_store_pb2 as pb
 
     mlmd = store.mlmd
-    manifest = read_manifest(path)
+    manifest = catalog.version_manifest(path)
     assert manifest is not None
     uri = Path(config.pipeline_root) / NODE / "pushed_model" / str(execution_id)
     atomic.make_directory(uri)
@@ -134,7 +133,7 @@ def _end(config: Config, store: Store, run_id: str, execution_id: int, path: Pat
         pushed.custom_properties[name].int_value = number
     for name, text in (
         ("pushed_version", str(manifest.version)),
-        ("pushed_destination", str(path)),
+        ("pushed_destination", path),
         ("message", message),
     ):
         pushed.custom_properties[name].string_value = text

@@ -37,6 +37,7 @@ class Candidate:
       tflite_variant: how it was quantized.
       tflite_metrics: its metrics on the exam, by name.
       withdraw_tflite: without a TFLite model, whether the earlier versions' are to go.
+      warm_up: the file of warm-up requests; empty for none. A model that brings one keeps it.
       restores: the version whose model a rollback publishes again; None otherwise.
       hold_reason: why publishing is held from the commit on; empty where it is not.
     """
@@ -56,6 +57,7 @@ class Candidate:
     tflite_variant: str = ""
     tflite_metrics: dict[str, Any] = field(default_factory=dict)
     withdraw_tflite: bool = False
+    warm_up: bytes = b""
     restores: int | None = None
     hold_reason: str = ""
 
@@ -106,6 +108,11 @@ def put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
         tflite = {"variant": candidate.tflite_variant, "bytes": len(content)}
         if candidate.tflite_metrics:
             tflite["metrics"] = candidate.tflite_metrics
+    staged = atomic.stage(target)
+    atomic.copy_tree(candidate.saved_model, staged)
+    if candidate.warm_up and not (staged / versions.WARMUP_FILE).exists():
+        atomic.make_directory((staged / versions.WARMUP_FILE).parent)
+        atomic.write_file(staged / versions.WARMUP_FILE, candidate.warm_up)
     manifest = Manifest(
         version=version,
         name=candidate.name,
@@ -121,10 +128,8 @@ def put(base: Path, version: int, candidate: Candidate, now: float) -> Path:
         champion_on_span=candidate.champion_on_span,
         restores=candidate.restores,
         tflite=tflite,
-        bytes=saved_model_bytes(candidate.saved_model),
+        bytes=saved_model_bytes(staged),
     )
-    staged = atomic.stage(target)
-    atomic.copy_tree(candidate.saved_model, staged)
     _write_manifest(staged, manifest)
     lite = None
     if candidate.tflite is not None:

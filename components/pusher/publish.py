@@ -10,16 +10,15 @@ What a kill leaves is put right by `cleanup`, which every push, withdrawal and r
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from evergreen.components import atomic
-from evergreen.components.errors import ConfigError, EvergreenError, ModelRejected
-from evergreen.components.pusher import versions, withdrawal
+from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.pusher import checks, versions, withdrawal
 from evergreen.components.pusher.catalog import manifests
 from evergreen.components.pusher.cleanup import clean, finish
 from evergreen.components.pusher.locking import LOCK_SECONDS, locked
@@ -34,7 +33,7 @@ class Outcome:
 
     Attributes:
       version: the version that holds the model.
-      path: its directory.
+      path: its directory, or its URI.
       published: False where an earlier push had published the same model.
       live: whether it is the live version.
       message: one sentence for the user.
@@ -43,7 +42,7 @@ class Outcome:
     """
 
     version: int
-    path: Path
+    path: atomic.StrPath
     published: bool
     live: bool
     message: str
@@ -85,20 +84,36 @@ def publish(
       LockHeld: another push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused; nothing of the new version can be seen.
     """
-    base = versions.local_path(base_path)
     versions.expired((), keep)  # refuses a wrong `keep` before anything is written
     check_source(candidate)
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.publish(
+            os.fspath(base_path),
+            candidate,
+            keep=keep,
+            protected=protected,
+            champion_model_uri=champion_model_uri,
+            examined_at=examined_at,
+            now=now,
+        )
+    base = versions.local_path(base_path)
     with locked(base, lock_seconds):
         clean(base)
-        found = _already_published(base, candidate)
-        if found:
+        entries = versions.list_entries(base)
+        live, known = versions.live_of(entries), manifests(entries)
+        found = checks.find_published(known, candidate)
+        if found is not None:
             # The push that published it may have been killed before this.
             removed, warnings = retain(base, keep, protected)
-            return dataclasses.replace(found, removed=removed, warnings=warnings)
-        _check_withdrawn(base, candidate)
-        _check_hold(base)
+            message = checks.published_already(found, live)
+            return Outcome(found, entries[found], False, found == live, message, removed, warnings)
+        for withdrawn in withdrawal.list_withdrawn(base).values():
+            checks.refuse_withdrawn(withdrawal.withdrawn_manifest(withdrawn), withdrawn, candidate)
+        checks.refuse_held(base, versions.read_hold(base))
         if champion_model_uri is not None:
-            _check_champion(base, champion_model_uri, examined_at)
+            checks.refuse_overtaken(live, known.get(live or 0), champion_model_uri, examined_at)
         version = versions.next_version(now(), versions.highest_ever(base))
         try:
             path = put(base, version, candidate, now())
@@ -120,7 +135,7 @@ def withdraw(
     *,
     now: Callable[[], float] = time.time,
     lock_seconds: float = LOCK_SECONDS,
-) -> Path:
+) -> atomic.StrPath:
     """Takes a published version and its TFLite pair out of a server's sight, for good.
 
     The files stay beside the versions for inspection until retention deletes them. The version before it is live then,
@@ -141,6 +156,10 @@ def withdraw(
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.withdraw(os.fspath(base_path), version, reason, now)
     base = versions.local_path(base_path)
     missing = ConfigError(
         f"there is no version {version} to withdraw",
@@ -174,64 +193,12 @@ def recover(base_path: atomic.StrPath, lock_seconds: float = LOCK_SECONDS) -> li
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.recover(os.fspath(base_path))
     base = versions.local_path(base_path)
     if not base.is_dir():
         return []
     with locked(base, lock_seconds):
         return clean(base)
-
-
-def _already_published(base: Path, candidate: Candidate) -> Outcome | None:
-    entries = versions.list_entries(base)
-    live = versions.live_of(entries)
-    for version, manifest in sorted(manifests(entries).items(), reverse=True):
-        if manifest.carries(candidate.model_artifact_id, candidate.model_uri, candidate.model_created):
-            if version == live:
-                message = f"This model is published already: it is the live version {version}."
-            else:
-                message = f"This model was published already as version {version}; version {live} is live now."
-            return Outcome(version, entries[version], False, version == live, message)
-    return None
-
-
-def _check_withdrawn(base: Path, candidate: Candidate) -> None:
-    """A model that did not serve is not offered to the server again because a run comes by it again."""
-    for version, withdrawn in withdrawal.list_withdrawn(base).items():
-        manifest = withdrawal.withdrawn_manifest(withdrawn)
-        if manifest and manifest.carries(candidate.model_artifact_id, candidate.model_uri, candidate.model_created):
-            raise ModelRejected(
-                f"this model was published as version {version} and withdrawn",
-                withdrawn.reason or f"{withdrawn.record} says so",
-                f"If the reason was not the model, remove {withdrawn.path} and {withdrawn.record}, and run again.",
-            )
-
-
-def _check_hold(base: Path) -> None:
-    hold = versions.read_hold(base)
-    if hold is not None:
-        since = f" since {hold.since}" if hold.since else ""
-        raise ModelRejected(
-            f"publishing into {base} is held{since}",
-            hold.reason or "a rollback holds publishing until a person releases it",
-            f"Release it by `evergreen release`, or remove {hold.path}, and run again.",
-        )
-
-
-def _check_champion(base: Path, expected: str, examined_at: float | None) -> None:
-    entries = versions.list_entries(base)
-    live = versions.live_of(entries)
-    manifest = None if live is None else manifests({live: entries[live]}).get(live)
-    champion = manifest.model_uri if manifest else ""
-    if expected:
-        overtaken = champion != expected
-    else:
-        # What is live may come from another workspace, or from a lost one; then it was live before the exam. Both times
-        # are whole seconds here, and within one second in doubt the push is refused.
-        overtaken = manifest is not None and examined_at is not None and manifest.published >= utc_time(examined_at)
-    if overtaken:
-        live_words = "no version" if live is None else f"version {live} ({champion or 'of unknown origin'})"
-        raise ModelRejected(
-            "another model went live since this one was examined",
-            f"it was compared with {expected or 'no model'}; live is {live_words}",
-            "Run again: the model is examined against the new champion.",
-        )

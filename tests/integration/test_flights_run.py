@@ -84,6 +84,17 @@ def test_the_versions_hold_what_a_server_needs_and_where_they_come_from(lived):
     assert manifest["span"] == 4
 
 
+def test_a_version_brings_warm_up_requests_for_every_signature(lived):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = Path(lived.versions()[0]["path"]) / "assets.extra" / "tf_serving_warmup_requests"
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    asked = [log.predict_log.request.model_spec.signature_name for log in logs]
+    assert asked == [name for name in ("predict_raw", "serving_default", "transform_features") for _ in range(2)]
+
+
 def test_the_live_version_answers_raw_rows_and_serialized_examples_alike(lived):
     import numpy as np
     import pyarrow.parquet as pq

@@ -104,6 +104,7 @@ class TestPlaces:
         assert config.schema_path == "/etc/s.pbtxt"
         assert config.workspace_dir == Path.home() / "w"
         assert config.publish.base_path == str(project.parent / "m")
+        assert load(project, ["publish.base_path=gs://bucket/m"]).publish.base_path == "gs://bucket/m"
 
     def test_survives_pickling(self, project):
         config = load(project)
@@ -264,7 +265,6 @@ class TestMistakes:
             ("publish.keep=0", "expected a number, 1 or more"),
             ("publish.base_path=.evergreen/artifacts/models", "expected a folder outside of the workspace's artifacts"),
             ("publish.base_path=.evergreen", "expected a folder outside of the workspace's artifacts"),
-            ("publish.base_path=gs://bucket/models", "expected a path of a local or mounted file system"),
             ("workspace=s3://bucket/w", "expected a path of a local or mounted file system"),
             ("schedule={cron: '0 3 * *'}", "expected five fields"),
             ("schedule={every: 6 hours}", "expected a number with `s`, `m`, `h` or `d`"),
