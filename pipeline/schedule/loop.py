@@ -341,7 +341,7 @@ class Loop:
         self._forget_told()
         now, monotonic = self.clock.now(), self.clock.monotonic()
         if monotonic - self._live[0] > 60:
-            self._live = (monotonic, *live_version(self._config))
+            self._live = (monotonic, *live_version(self._config, self.state))
         _, version, published = self._live
         if version and self._stopped is None:
             self._apply(policy.stale(self.state, self._rules, now, version, published))

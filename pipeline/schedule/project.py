@@ -12,6 +12,7 @@ from evergreen.pipeline.console import moment
 from evergreen.pipeline.schedule import times
 from evergreen.pipeline.schedule.policy import Rules
 from evergreen.pipeline.schedule.state import State
+from evergreen.pipeline.settings import is_uri
 from evergreen.pipeline.settings_schedule import ScheduleSettings
 from evergreen.pipeline.span_pattern import Pattern
 
@@ -49,14 +50,22 @@ def next_run(remembered: State, known: Rules) -> float | None:
     return known.timetable.after(remembered.cursor)
 
 
-def live_version(config: Config) -> tuple[int, float]:
-    """Returns the live version and when it was published; zeros where there is none that says so."""
+def live_version(config: Config, remembered: State) -> tuple[int, float]:
+    """Returns the live version and when it was published; zeros where there is none that says so.
+
+    An object store can only be read by TensorFlow, which has no place in the scheduler: there it is the one that was
+    published last.
+    """
+    if is_uri(config.publish.base_path):
+        published = (ended for ended in reversed(remembered.ended) if ended.result == "published")
+        last = next(published, None)
+        return (last.version, last.ended) if last is not None else (0, 0.0)
     try:
         manifest = catalog.live_manifest(config.publish.base_path)
     except EvergreenError:
         return 0, 0.0
-    published = moment(manifest.published) if manifest is not None else None
-    return (manifest.version, published.timestamp()) if manifest is not None and published is not None else (0, 0.0)
+    when = moment(manifest.published) if manifest is not None else None
+    return (manifest.version, when.timestamp()) if manifest is not None and when is not None else (0, 0.0)
 
 
 def project_digest(config: Config) -> str:

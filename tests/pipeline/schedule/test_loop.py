@@ -21,6 +21,7 @@ from evergreen.pipeline import config as configuration
 from evergreen.pipeline.run_result import RunResult
 from evergreen.pipeline.schedule import state
 from evergreen.pipeline.schedule.loop import Loop
+from evergreen.pipeline.schedule.project import live_version
 from evergreen.pipeline.schedule.state import Places
 
 START = utc(2013, 4, 1, 12)
@@ -318,6 +319,13 @@ class TestKilled:
         assert world.loop.run() == 0
         assert [run.split()[0] for run in world.runs] == ["1", "2"]
         assert list(world.places.folder.glob("result-*.json")) == []
+
+
+def test_the_live_version_on_an_object_store_is_the_one_that_was_published_last(tmp_path):
+    config = configuration.load(project(tmp_path), ["publish.base_path=gs://no-such-bucket/flights"])
+    ended = (state.Ended("cron", 1.0, "published", 2.0, version=7), state.Ended("cron", 3.0, "nothing", 3.0))
+    assert live_version(config, state.State(ended=ended)) == (7, 2.0)
+    assert live_version(config, state.State()) == (0, 0.0)
 
 
 def test_monitoring(tmp_path):
