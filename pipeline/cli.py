@@ -25,6 +25,8 @@ COMMANDS = {
     "init": "Start a project from a CSV or Parquet file.",
     "plan": "Say what `run` would do now, and why.",
     "run": "Retrain once: validate, train, examine, quantize, publish.",
+    "backfill": "Take in the spans of a range, and train on the last.",
+    "schedule": "Retrain by the clock, or when data arrives.",
     "status": "Show what is live, how old it is, and what runs now.",
     "versions": "List the published versions.",
     "rollback": "Make an earlier version's model live again, and hold publishing.",
@@ -38,6 +40,7 @@ COMMANDS = {
     "skew": "Compare served requests with what the live model learnt.",
     "worker": "Take part in the trainings of another host.",
     "scaling": "Measure and predict what more devices would bring.",
+    "gc": "Remove artifacts that nothing needs.",
     "doctor": "Find out what is wrong with this machine or project.",
 }
 INTERRUPTED = 130

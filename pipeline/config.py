@@ -26,13 +26,13 @@ from evergreen.pipeline.settings import (
     MetadataText,
     Name,
     PathText,
-    ScheduleSettings,
     Section,
     ServingSettings,
     TrainerSettings,
 )
 from evergreen.pipeline.settings_publish import PublishSettings
 from evergreen.pipeline.settings_quantize import QuantizeSettings
+from evergreen.pipeline.settings_schedule import ScheduleSettings
 
 __all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]
 

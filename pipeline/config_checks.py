@@ -23,12 +23,12 @@ from evergreen.pipeline.config_errors import Problem, did_you_mean, mismatch
 from evergreen.pipeline.settings import (
     DataSettings,
     EvaluateSettings,
-    ScheduleSettings,
     TrainerSettings,
     is_uri,
 )
 from evergreen.pipeline.settings_publish import PublishSettings
 from evergreen.pipeline.settings_quantize import QuantizeSettings
+from evergreen.pipeline.settings_schedule import ScheduleSettings
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.yaml_file import KeyPath
 
@@ -64,9 +64,21 @@ def check_between(sections: Mapping[str, Any]) -> list[Problem]:
         problems += _places(publish, sections["workspace"])
     if publish is not None:
         problems += _publish(publish)
-    if schedule is not None and (schedule.cron is None) == (schedule.every is None):
-        problems.append(Problem(("schedule",), "expected `cron` or `every`, one of the two"))
+    if schedule is not None:
+        problems += _schedule(schedule, evaluate)
     return problems
+
+
+def _schedule(schedule: ScheduleSettings, evaluate: EvaluateSettings | None) -> Iterator[Problem]:
+    if schedule.cron and schedule.every:
+        yield Problem(("schedule",), "expected `cron` or `every`, one of the two")
+    if not schedule.starts_by_itself:
+        yield Problem(("schedule",), "expected `cron`, `every`, `on_new_span`, `on_drift` or `on_metric_drop`")
+    for metric in schedule.on_metric_drop:
+        if evaluate is not None and metric not in evaluate.metrics:
+            yield _unknown(
+                ("schedule", "on_metric_drop", metric), metric, evaluate.metrics, "one of `evaluate.metrics`"
+            )
 
 
 def _data(data: DataSettings) -> Iterator[Problem]:

@@ -39,6 +39,17 @@ class Launch:
         """Every node's id in topological order."""
         return list(self._nodes)
 
+    def upstream(self, node_id: str) -> set[str]:
+        """Returns a node's id with those of all nodes that must run before it."""
+        found: set[str] = set()
+        waiting = [node_id]
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting.extend(self._nodes[one].upstream_nodes)
+        return found
+
     def __call__(self, node_id: str) -> int | None:
         """Runs a node to its end.
 

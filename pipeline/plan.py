@@ -76,6 +76,7 @@ class Plan:
       champion: the live version's manifest, None before the first version.
       attempt: 1, or more where a run that was cut off is taken up.
       warnings: what the user should know although it stops nothing.
+      decide_only: the run ends behind gate 1 and the champion's exam.
     """
 
     action: Action
@@ -85,6 +86,7 @@ class Plan:
     champion: Manifest | None
     attempt: int = 1
     warnings: tuple[str, ...] = ()
+    decide_only: bool = False
 
     @property
     def ingest(self) -> tuple[Entry, ...]:
@@ -156,6 +158,8 @@ def make(
     window: int,
     min_window: int,
     asked: int | None = None,
+    due: int | None = None,
+    decide_only: bool = False,
 ) -> Plan:
     """Decides what a retraining does now.
 
@@ -166,6 +170,8 @@ def make(
       window: how many spans a window holds.
       min_window: how few it may hold.
       asked: the span that the user named, one of `spans`; None for the newest.
+      due: the span of a scheduled run, one of `spans`: like the newest, it is trained on if that was not done yet.
+      decide_only: the span is put through gate 1, and the champion examined on it; nothing is trained.
 
     Returns:
       The plan.
@@ -175,19 +181,24 @@ def make(
     """
     warnings: list[str] = []
     live = _live_key(champion)
-    if asked is not None:
-        target = next(entry for entry in spans if entry.span == asked)
-    else:
-        target = spans[-1]
+    named = asked if asked is not None else due
+    target = spans[-1] if named is None else next(entry for entry in spans if entry.span == named)
     unfinished = _unfinished(runs, target, champion)
+    untrained = unfinished is not None and unfinished.result is Result.DECIDED
+    if untrained:
+        unfinished = None
     if asked is not None:
         action, reason = Action.TRAIN, f"span {target.label} was asked for"
-    elif target.state is SpanState.PENDING and target.key > live:
+    elif target.state is SpanState.PENDING and (decide_only or target.key > live):
         action, reason = Action.TRAIN, f"span {target.label} is new"
-    elif unfinished is not None and target.state is not SpanState.REJECTED:
+    elif decide_only and unfinished is None:
+        action, reason = Action.NOTHING, f"span {target.label} is decided"
+    elif untrained and target.state is SpanState.ACCEPTED and target.key > live:
+        action, reason = Action.TRAIN, f"span {target.label} is accepted and was not trained on"
+    elif unfinished is not None and target.state is not SpanState.REJECTED and (due is None or target.key > live):
         action, reason = Action.RESUME, f"the last run on span {target.label} did not end ({unfinished.result.value})"
     else:
-        action, reason = Action.NOTHING, _why_nothing(target, champion)
+        action, reason = Action.NOTHING, _why_nothing(target, champion, is_newest=target is spans[-1])
     if unfinished is not None and action is Action.TRAIN:
         action = Action.RESUME
     chosen = _window(spans, target, window)
@@ -195,14 +206,15 @@ def make(
     for entry in chosen[:-1]:
         if entry.state is SpanState.REJECTED:
             warnings.append(f"span {entry.label} was rejected and is left out of the window")
-    if action is not Action.NOTHING and target.state is not SpanState.REJECTED and len(usable) < min_window:
+    trains = action is not Action.NOTHING and not decide_only
+    if trains and target.state is not SpanState.REJECTED and len(usable) < min_window:
         raise DataRejected(
             f"too few accepted spans: {len(usable)}, and `data.min_window` is {min_window}",
             "the window would hold " + (", ".join(entry.label for entry in usable) or "nothing"),
             "deliver more spans, or lower `data.min_window`",
         )
     attempt = unfinished.attempt + 1 if unfinished is not None and action is Action.RESUME else 1
-    return Plan(action, reason, target, tuple(chosen), champion, attempt, tuple(warnings))
+    return Plan(action, reason, target, tuple(chosen), champion, attempt, tuple(warnings), decide_only)
 
 
 def _unfinished(runs: Sequence[Run], target: Entry, champion: Manifest | None) -> Run | None:
@@ -221,12 +233,16 @@ def _live_key(champion: Manifest | None) -> tuple[int, int]:
     return (champion.span, champion.span_version or 0) if champion else (-(2**63), 0)
 
 
-def _why_nothing(target: Entry, champion: Manifest | None) -> str:
+def _why_nothing(target: Entry, champion: Manifest | None, is_newest: bool) -> str:
+    span = f"the newest span, {target.label}," if is_newest else f"span {target.label}"
     if target.state is SpanState.REJECTED:
-        return f"the newest span, {target.label}, was rejected; deliver it again, or the next one"
-    if champion is not None and target.key <= _live_key(champion):
-        return f"the live version {champion.version} already rests on the newest span, {target.label}"
-    return f"the newest span, {target.label}, is decided and its model was not published"
+        return f"{span} was rejected; deliver it again, or the next one"
+    if champion is not None and target.key == _live_key(champion):
+        return f"the live version {champion.version} already rests on {span.rstrip(',')}"
+    if champion is not None and target.key < _live_key(champion):
+        live = f"the live version {champion.version} rests on a newer span"
+        return live + (" than any that is there" if is_newest else f" than {target.label}")
+    return f"{span} is decided and its model was not published"
 
 
 def _window(spans: Sequence[Entry], target: Entry, size: int) -> list[Entry]:
@@ -235,13 +251,17 @@ def _window(spans: Sequence[Entry], target: Entry, size: int) -> list[Entry]:
     return until[-size:]
 
 
-def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
+def plan_run(
+    config: Config, store: Store, asked: str | None = None, due: str | None = None, decide_only: bool = False
+) -> Plan:
     """Plans the next retraining from the data directory, ML Metadata and the base path.
 
     Args:
       config: the project's configuration.
       store: its metadata store.
       asked: the span that the user named, as people write it.
+      due: the span of a scheduled run, likewise.
+      decide_only: see `make`.
 
     Returns:
       The plan.
@@ -252,10 +272,11 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
       DataRejected: too few spans.
     """
     found = span_files.discover(config.data)
+    named = asked if asked is not None else due
     number = None
-    if asked is not None:
-        number = Pattern(config.data.pattern).parse(asked)
-        span_files.require(found, number, asked)
+    if named is not None:
+        number = Pattern(config.data.pattern).parse(named)
+        span_files.require(found, number, named)
     complete = entries(found, store.span_records(), lambda span: span_files.content_digest(config.data, span))
     if not complete:
         raise SpanError(
@@ -270,7 +291,9 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
         champion,
         window=config.data.window,
         min_window=config.data.min_window,
-        asked=number,
+        asked=number if asked is not None else None,
+        due=number if asked is None else None,
+        decide_only=decide_only,
     )
     newest = complete[-1].span
     waiting = [f"span {s.label} is not complete yet: {s.reason}" for s in found if not s.complete and s.span > newest]

@@ -22,7 +22,7 @@ from typing import Any
 from evergreen.components import progress as progress_hook
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
 from evergreen.components.span_records import property_value
-from evergreen.pipeline import fingerprint, light_imports, stages
+from evergreen.pipeline import fingerprint, light_imports, progress_file, run_result, stages
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Plan
 from evergreen.pipeline.run_log import RunLog
@@ -41,6 +41,7 @@ class Outcome:
       error: what the user is told where it did not publish.
       outputs: by node id, the output artifacts (protos) by key.
       seconds: wall-clock seconds by node id.
+      retryable: whether what it failed by may be gone at the next attempt.
     """
 
     run_id: str
@@ -50,6 +51,7 @@ class Outcome:
     error: EvergreenError | None = None
     outputs: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    retryable: bool = False
 
 
 _given: set[str] = set()
@@ -118,6 +120,7 @@ def retrain(
     except Exception as error:
         log.write(traceback.format_exc())
         known = _evergreen_error(error)
+        outcome.retryable = run_result.can_pass(error)
         outcome.error = known or EvergreenError(
             f"{stages.title(console.stage)} failed: {type(error).__name__}",
             _first_line(str(error)),
@@ -132,6 +135,36 @@ def retrain(
     else:
         _end(store, outcome, outcome.result, outcome.reason)
     return outcome
+
+
+def drift(config: Config, plan: Plan, store: Store) -> list[str]:
+    """Lists the features in which a decided span differs from the span that the live model was trained on.
+
+    Args:
+      config: the project's configuration.
+      plan: the plan of the run that decided it.
+      store: the project's metadata store.
+
+    Returns:
+      The features' names; none where nothing is live, or the live model's span is not known here.
+    """
+    from tfx.types import standard_artifacts
+
+    from evergreen.components.span_validator.executor import drifted
+
+    records = {record.key: record for record in store.span_records()}
+    champion, target = plan.champion, plan.target
+    reference = records.get((champion.span, champion.span_version or 0)) if champion is not None else None
+    newest = records.get(target.key) if target is not None else None
+    if reference is None or newest is None:
+        return []
+
+    def statistics(artifact_id: int) -> Any:
+        artifact = standard_artifacts.ExampleStatistics()
+        artifact.set_mlmd_artifact(store.artifact(artifact_id))
+        return artifact
+
+    return drifted(statistics(newest.statistics_id), statistics(reference.statistics_id), str(config.schema_path))
 
 
 def _end(store: Store, outcome: Outcome, result: Result, reason: str) -> None:
@@ -171,13 +204,19 @@ class _Execution:
         self.console.start("start-up", "loading TensorFlow and TFX")
         launch, node_ids = self._prepare()
         self.console.done("TensorFlow and TFX loaded", time.monotonic() - started)
-        progress_hook.set_listener(self.console.update)
+        progress_hook.set_listener(self._hear)
         try:
             for node_id in node_ids:
                 self._node(node_id, launch)
         finally:
             progress_hook.set_listener(None)
         self._conclude()
+
+    def _hear(self, fraction: float | None, text: str) -> None:
+        """Passes a stage's report on, to the terminal and to whoever asks for the status."""
+        self.console.update(fraction, text)
+        stage = self.console.stage or ""
+        progress_file.write(self.config.workspace_dir, self.outcome.run_id, stage, fraction, text)
 
     def _prepare(self) -> tuple[Callable[[str], Any], list[str]]:
         """Imports TFX, builds and compiles the pipeline.
@@ -196,7 +235,10 @@ class _Execution:
 
             fast_beam.install()
             launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id)
-            return launch, launch.node_ids
+            if not self.plan.decide_only:
+                return launch, launch.node_ids
+            first = launch.upstream("SpanValidator") | launch.upstream("ChampionExam")
+            return launch, [node_id for node_id in launch.node_ids if node_id in first]
 
     def _node(self, node_id: str, launch: Callable[[str], Any]) -> None:
         shown, closed = stages.is_shown(node_id), stages.closed_gate(node_id, self.outcome.outputs)
@@ -225,7 +267,7 @@ class _Execution:
             self.console.done(summary + (" (cached)" if state is State.CACHED else ""), seconds)
         for warning in stages.warnings(node_id, outputs):
             self.console.warn(warning)
-        if node_id == "Window":
+        if node_id == "Window" and not self.plan.decide_only:
             self._check_window(outputs.get("examples", []))
 
     def _check_window(self, examples: list[Any]) -> None:
@@ -249,6 +291,9 @@ class _Execution:
             outcome.error = refusal
             outcome.reason = refusal.headline
             outcome.result = Result.DATA_REJECTED if isinstance(refusal, DataRejected) else Result.MODEL_REJECTED
+            return
+        if self.plan.decide_only:
+            outcome.result = Result.DECIDED
             return
         pushed = outputs["Pusher"]["pushed_model"][0]
         withdrawal = stages.withdrawal(pushed)

@@ -30,7 +30,6 @@ STAGES = (
 )
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_CRON_FIELD = re.compile(r"[\d*/,A-Za-z?#-]+")
 
 
 def expected(what: str) -> PydanticCustomError:
@@ -76,19 +75,6 @@ def _json_values(value: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError):
         raise expected("plain values: numbers, text, true or false, lists, and maps with text as keys") from None
     return value
-
-
-def _cron(text: str) -> str:
-    fields = text.split()
-    if len(fields) != 5 or not all(_CRON_FIELD.fullmatch(field) for field in fields):
-        raise expected('five fields (minute, hour, day, month, weekday), such as `"0 3 * * *"`')
-    return text
-
-
-def _every(text: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*[smhd]", text):
-        raise expected("a number with `s`, `m`, `h` or `d`, such as `6h`")
-    return text
 
 
 def _flags(values: list[str]) -> list[str]:
@@ -340,13 +326,6 @@ class ServingSettings(Section):
         None,
         description="How far an answer may be from the trained model's; by default 0.001, and 0.02 in mixed precision.",
     )
-
-
-class ScheduleSettings(Section):
-    """When a retraining starts by itself."""
-
-    cron: Annotated[str, AfterValidator(_cron)] | None = Field(None, description="Five cron fields.")
-    every: Annotated[str, AfterValidator(_every)] | None = Field(None, description="An interval such as `6h`.")
 
 
 class BeamSettings(Section):

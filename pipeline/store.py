@@ -31,6 +31,7 @@ class Result(str, Enum):
     RUNNING = "running"
     PUBLISHED = "published"
     UNCHANGED = "unchanged"
+    DECIDED = "decided"
     DATA_REJECTED = "data rejected"
     MODEL_REJECTED = "model rejected"
     WITHDRAWN = "withdrawn"
@@ -40,8 +41,11 @@ class Result(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether the span needs no further run: it was published, or refused or withdrawn with a verdict."""
-        return self not in (Result.RUNNING, Result.FAILED, Result.KILLED)
+        """Whether the span needs no further run: it was published or refused with a verdict.
+
+        A span that was only decided passed gate 1 and was not trained on.
+        """
+        return self not in (Result.RUNNING, Result.FAILED, Result.KILLED, Result.DECIDED)
 
 
 class State(str, Enum):
@@ -83,7 +87,7 @@ class Run:
       label: the span as the user writes it.
       result: how it ended.
       reason: why, in one sentence; empty where it published.
-      trigger: what started it (`manual`, `rollback`, later the schedule's triggers).
+      trigger: what started it: `manual`, `rollback`, or what the schedule has (`schedule.state.Job`).
       attempt: 1, or more where it goes on with a run that was cut off.
       started: milliseconds since 1970, UTC.
       ended: the same, 0 while it runs.

@@ -125,22 +125,23 @@ class Project:
         """What `evergreen runs` lists, newest first."""
         return self.evergreen("runs", "--all", "--json").json
 
-    def states(self) -> set[int]:
-        """The states of all executions in ML Metadata; 2 is RUNNING."""
+    def store(self) -> Any:
+        """The project's metadata store."""
         from evergreen.pipeline.config import load
         from evergreen.pipeline.store import Store
 
         config = load(self.config_file)
-        return {e.last_known_state for e in Store(config.connection, config.name).mlmd.get_executions()}
+        return Store(config.connection, config.name)
+
+    def states(self) -> set[int]:
+        """The states of all executions in ML Metadata; 2 is RUNNING."""
+        return {e.last_known_state for e in self.store().mlmd.get_executions()}
 
     def pushed(self) -> list[int]:
         """The versions of all PushedModel artifacts in ML Metadata, in the order of the pushes."""
         from evergreen.components.span_records import property_value
-        from evergreen.pipeline.config import load
-        from evergreen.pipeline.store import Store
 
-        config = load(self.config_file)
-        artifacts = Store(config.connection, config.name).mlmd.get_artifacts_by_type("PushedModel")
+        artifacts = self.store().mlmd.get_artifacts_by_type("PushedModel")
         assert all(artifact.state == artifact.LIVE for artifact in artifacts)
         return [int(property_value(artifact, "pushed_version")) for artifact in artifacts]
 

@@ -60,6 +60,27 @@ class Executor(base_executor.BaseExecutor):
         _describe(anomalies, examples, list(splits), decided)
 
 
+def drifted(statistics: types.Artifact, before: types.Artifact, schema_file: str) -> list[str]:
+    """Lists the features whose distribution differs between two spans by more than the schema's comparators allow.
+
+    Args:
+      statistics: ExampleStatistics of the one span.
+      before: those of the span that it is compared with.
+      schema_file: the schema, a text proto.
+
+    Returns:
+      The features' names, sorted; none where the spans have no split in common that has rows.
+    """
+    from tfx.utils import io_utils
+
+    now = _load(statistics)
+    split, reference = _drift_pair(now, _load(before))
+    if reference is None:
+        return []
+    anomalies = _validate(now[split], io_utils.SchemaReader().read(schema_file), reference)
+    return sorted({reason.feature for reason in _reasons(anomalies, split) if reason.reason.startswith(_DRIFT)})
+
+
 def _load(statistics: types.Artifact) -> dict[str, Any]:
     """Reads the statistics of each split: DatasetFeatureStatistics."""
     from tfx.components.statistics_gen import stats_artifact_utils

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
 import click
 from filelock import FileLock, Timeout
 
-from evergreen.components.errors import LockHeld
+from evergreen.components.errors import ConfigError, EvergreenError, LockHeld
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import console, options
+from evergreen.pipeline import console, options, run_result
 from evergreen.pipeline import stages as stages_of
 from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.plan import Action, plan_run
 from evergreen.pipeline.recovery import recover
-from evergreen.pipeline.store import Store
+from evergreen.pipeline.run_result import RunResult
+from evergreen.pipeline.settings_schedule import ScheduleSettings
+from evergreen.pipeline.span_pattern import Pattern
+from evergreen.pipeline.store import Result, Store
 
 
 @click.command()
 @click.option("--span", "asked", type=str, default=None, help="Train on this span instead of the newest new one.")
+@click.option(
+    "--scheduled-time",
+    type=str,
+    default=None,
+    metavar="TIME",
+    help="The time that a scheduler started this run for, ISO 8601 or `now`: spans that are dates then follow from it.",
+)
+@click.option("--trigger", type=str, default="manual", help="What started this run, for its record.")
+@click.option("--decide-only", is_flag=True, help="End behind gate 1 and the champion's exam; train nothing.")
+@click.option("--due-span", type=str, default=None, hidden=True, help="The span of a scheduled run.")
+@click.option("--result-file", type=str, default=None, hidden=True, help="Write what the run came to into this file.")
 @options.config
 @options.json_output
-def command(config_file: str | None, overrides: tuple[str, ...], asked: str | None, as_json: bool) -> None:
+def command(
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    asked: str | None,
+    scheduled_time: str | None,
+    trigger: str,
+    decide_only: bool,
+    due_span: str | None,
+    result_file: str | None,
+    as_json: bool,
+) -> None:
     """One retraining: validate the newest span, train on the window, examine, quantize, publish.
 
     Says so and exits 0 where there is nothing new. Exits 3 where the data was rejected, 4 where the model was, 5 where
@@ -29,8 +59,90 @@ def command(config_file: str | None, overrides: tuple[str, ...], asked: str | No
     Example:
       evergreen run --span 4
     """
-    config = configuration.load(config_file, overrides)
-    configuration.check_files(config)
+    try:
+        config = configuration.load(config_file, overrides)
+        configuration.check_files(config)
+        scheduled = _moment(scheduled_time)
+        due = due_span if due_span is not None or asked is not None else _due(config, scheduled)
+        start = Start(asked, due, decide_only, trigger, scheduled)
+        with held(config):
+            result, refusal = once(config, start, as_json)
+    except BaseException as error:
+        _tell(result_file, run_result.of_error(error))
+        raise
+    _tell(result_file, result)
+    if refusal is not None:
+        raise refusal
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was asked for.
+
+    Attributes:
+      asked: the span that the user named.
+      due: the span of a scheduled run.
+      decide_only: whether nothing is trained.
+      trigger: what started the run.
+      scheduled: the time that it was started for, in seconds since 1970; None where a person started it.
+    """
+
+    asked: str | None
+    due: str | None
+    decide_only: bool
+    trigger: str
+    scheduled: float | None
+
+    @property
+    def properties(self) -> dict[str, str | int]:
+        """What the run's context holds of it."""
+        from evergreen.pipeline.schedule import times
+
+        scheduled = {} if self.scheduled is None else {"scheduled_time": times.text(self.scheduled)}
+        return {"trigger": self.trigger, **scheduled}
+
+
+def _moment(text: str | None) -> float | None:
+    from evergreen.pipeline.schedule import times
+
+    if text is None:
+        return None
+    try:
+        return time.time() if text == "now" else times.parse(text)
+    except ValueError:
+        raise ConfigError(
+            f"--scheduled-time {text} is not understood",
+            f"received {text!r}, expected ISO 8601 such as 2013-04-01T03:00:00Z, or `now`",
+            "Correct the time.",
+        ) from None
+
+
+def _due(config: configuration.Config, scheduled: float | None) -> str | None:
+    """Returns the label of the span that follows from the scheduled time; None where none does."""
+    from evergreen.pipeline.schedule import times
+
+    if scheduled is None:
+        return None
+    pattern = Pattern(config.data.pattern)
+    span = times.expected_span(pattern, scheduled, config.schedule or ScheduleSettings())
+    return None if span is None else pattern.label(span)
+
+
+def _tell(result_file: str | None, result: RunResult) -> None:
+    if result_file is not None:
+        result.write(Path(result_file))
+
+
+@contextlib.contextmanager
+def held(config: configuration.Config) -> Iterator[None]:
+    """Holds the workspace for the time of a block; where hosts share a metadata server, the pipeline too.
+
+    Args:
+      config: the project's configuration.
+
+    Raises:
+      LockHeld: another run does.
+    """
     config.lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(config.lock_path))
     try:
@@ -42,16 +154,32 @@ def command(config_file: str | None, overrides: tuple[str, ...], asked: str | No
             "wait for it (evergreen status shows it), then run again",
         ) from None
     with held:
-        _run(config, asked, as_json)
+        if config.connection.kind == "sqlite":
+            yield
+            return
+        from evergreen.pipeline.lease import Lease
+
+        with Lease(Store(config.connection, config.name)):
+            yield
 
 
-def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None:
+def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[RunResult, EvergreenError | None]:
+    """Runs one retraining, and says what came of it.
+
+    Args:
+      config: the project's configuration.
+      start: what was asked for.
+      as_json: print JSON instead.
+
+    Returns:
+      The result, and the error that the user is told where it did not publish.
+    """
     store = Store(config.connection, config.name)
     out = console.Console(quiet=as_json)
     recovered = recover(config, store, console.slowly(out.note))
     for line in recovered.lines() if recovered else []:
         out.note(f"put right: {line}")
-    plan = plan_run(config, store, asked)
+    plan = plan_run(config, store, start.asked, start.due, start.decide_only)
     for warning in plan.warnings:
         out.warn(warning)
     if plan.action is Action.NOTHING or plan.target is None:
@@ -59,8 +187,14 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
             console.print_json({"result": "nothing", **plan_command.to_json(plan)})
         else:
             out.note(f"nothing to do: {plan.reason}")
-        return
-    warn_of_servers(config, out)
+        label = plan.target.label if plan.target else ""
+        champion = plan.champion
+        if champion is not None and champion.restores is None and champion.run in recovered.adopted:
+            # Whoever started the run that was cut off has not heard of its version.
+            return RunResult("published", champion.run, label, champion.version), None
+        return RunResult("nothing", span=label, reason=plan.reason), None
+    if not start.decide_only:
+        warn_of_servers(config, out)
     from evergreen.pipeline import runner
     from evergreen.pipeline.run_log import RunLog
 
@@ -69,26 +203,32 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
         console.StageProgress(log.terminal, quiet=as_json) as stages,
     ):
         stages.heading(plan_command.headline(config, plan), log.run_id)
-        outcome = runner.retrain(config, plan, store, stages, log, {"trigger": "manual"})
+        outcome = runner.retrain(config, plan, store, stages, log, start.properties)
+        wanted = outcome.result is Result.DECIDED and config.schedule is not None and config.schedule.on_drift
+        drift = runner.drift(config, plan, store) if wanted else None
+    result = RunResult(
+        outcome.result.value,
+        run=outcome.run_id,
+        span=plan.target.label,
+        version=outcome.version,
+        reason=outcome.reason,
+        retryable=outcome.retryable,
+        metrics=stages_of.exam_metrics(outcome.outputs),
+        drift=drift,
+    )
     if as_json:
-        console.print_json(
-            {
-                "run": outcome.run_id,
-                "result": outcome.result.value,
-                "version": outcome.version or None,
-                "reason": outcome.reason,
-                "metrics": stages_of.exam_metrics(outcome.outputs),
-                "seconds": {node: round(seconds, 3) for node, seconds in outcome.seconds.items()},
-            }
-        )
-    if outcome.error is not None:
-        raise outcome.error
-    if not as_json:
-        out.note(
-            f"published version {outcome.version} into {config.publish.base_path}"
-            if not outcome.reason
-            else outcome.reason
-        )
+        seconds = {node: round(seconds, 3) for node, seconds in outcome.seconds.items()}
+        shown = {"run": result.run, "result": result.result, "version": result.version or None, "reason": result.reason}
+        console.print_json({**shown, "metrics": result.metrics, "seconds": seconds})
+    elif outcome.error is None:
+        out.note(_end(config, outcome.result, result))
+    return result, outcome.error
+
+
+def _end(config: configuration.Config, ended: Result, result: RunResult) -> str:
+    if ended is Result.DECIDED:
+        return f"span {result.span} is accepted; nothing was trained"
+    return result.reason or f"published version {result.version} into {config.publish.base_path}"
 
 
 def warn_of_servers(config: configuration.Config, out: console.Console) -> None:

@@ -12,12 +12,13 @@ from evergreen.components.errors import EvergreenError
 from evergreen.components.pusher import catalog
 from evergreen.components.pusher.versions import read_hold
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import options
+from evergreen.pipeline import options, progress_file
 from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.commands.versions import held_line
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import Console, age, clock, moment, print_json
 from evergreen.pipeline.plan import plan_run
+from evergreen.pipeline.schedule import report
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Run, State, Store
 
@@ -46,7 +47,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
         console.note(f"held     {held_line(hold)}")
     running = status["running"]
     console.note(
-        f"now      run {running['id']} on span {running['label']}: {running['stage'] or 'starting'}"
+        f"now      run {running['id']} on span {running['label']}: {_how_far(running)}"
         if running
         else "now      nothing runs"
     )
@@ -55,6 +56,13 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
         reason = f": {last['reason']}" if last["reason"] else ""
         console.note(f"last     run {last['id']} on span {last['label']}, {last['result']}{reason}")
     console.note(f"next     {status['next']}")
+    schedule = status["schedule"]
+    if schedule is None:
+        return
+    for line in report.lines(schedule):
+        console.note(f"schedule {line}")
+    if schedule["last"]:
+        console.table(["scheduled", "trigger", "span", "result", "gates", "version", "why"], report.rows(schedule))
 
 
 def read(config: Config) -> dict[str, Any]:
@@ -64,7 +72,8 @@ def read(config: Config) -> dict[str, Any]:
       config: the project's configuration.
 
     Returns:
-      `live`, `held`, `running`, `last` (each None where there is none) and `next`, a sentence.
+      `live`, `held`, `running`, `last` (each None where there is none), `next`, a sentence, and `schedule`, as
+      `report.read` gives it.
     """
     store = Store(config.connection, config.name)
     manifest = catalog.live_manifest(config.publish.base_path)
@@ -91,9 +100,10 @@ def read(config: Config) -> dict[str, Any]:
             "restores": manifest.restores,
         },
         "held": None if hold is None else {"reason": hold.reason, "since": hold.since},
-        "running": None if running is None else {**_brief(running), "stage": _stage(store, running)},
+        "running": None if running is None else _running(config, store, running),
         "last": _brief(ended[-1]) if ended else None,
         "next": following,
+        "schedule": report.read(config, runs),
     }
 
 
@@ -121,6 +131,19 @@ def _brief(run: Run) -> dict[str, Any]:
         "started": run.started,
         "ended": run.ended or None,
     }
+
+
+def _running(config: Config, store: Store, run: Run) -> dict[str, Any]:
+    stage = _stage(store, run)
+    return {**_brief(run), "stage": stage, "progress": progress_file.read(config.workspace_dir, run.id, stage)}
+
+
+def _how_far(running: dict[str, Any]) -> str:
+    progress = running["progress"]
+    if progress is None:
+        return str(running["stage"] or "starting")
+    share = "" if progress["fraction"] is None else f" {progress['fraction']:.0%}"
+    return f"{running['stage']}{share}" + (f", {progress['text']}" if progress["text"] else "")
 
 
 def _stage(store: Store, run: Run) -> str | None:

@@ -66,7 +66,10 @@ class TestHelp:
     def test_the_version(self, capsys):
         assert run(capsys, "--version")[1].startswith("evergreen 0.")
 
-    @pytest.mark.parametrize("name", ["init", "versions", "rollback", "release", "logs", "scaling", "doctor"])
+    @pytest.mark.parametrize(
+        "name",
+        ["init", "versions", "rollback", "release", "logs", "scaling", "doctor", "schedule", "backfill", "gc"],
+    )
     def test_of_a_command_has_an_example_and_the_shared_options(self, capsys, name):
         status, out, _ = run(capsys, name, "--help")
         assert status == 0

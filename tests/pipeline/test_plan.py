@@ -159,3 +159,52 @@ def test_the_newest_version_of_a_pattern_with_versions_is_taken():
 
 def test_an_incomplete_span_does_not_exist_yet():
     assert entries([found(1, "a", complete=False)], [], lambda _: "c") == []
+
+
+class TestScheduled:
+    """The span of a scheduled run is trained on like the newest one, once, though newer ones lie there."""
+
+    SPANS = (entry(1, SpanState.ACCEPTED), entry(2), entry(3))
+
+    def test_it_is_the_target_and_newer_ones_stay_out_of_the_window(self):
+        planned = plan(self.SPANS, champion=manifest(1), due=2)
+        assert (planned.action, planned.target.span) == (Action.TRAIN, 2)
+        assert [e.span for e in planned.window] == [1, 2]
+
+    def test_it_is_not_trained_on_twice(self):
+        spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3))
+        assert plan(spans, [run(2, Result.PUBLISHED)], manifest(2), due=2).action is Action.NOTHING
+        planned = plan(spans, [run(2, Result.MODEL_REJECTED)], manifest(1), due=2)
+        assert planned.action is Action.NOTHING
+        assert "span 2 is decided and its model was not published" in planned.reason
+
+    def test_an_older_one_than_the_live_model_s_is_never_trained_on(self):
+        planned = plan((entry(1), entry(2), entry(3, SpanState.ACCEPTED)), [], manifest(3), due=2)
+        assert planned.action is Action.NOTHING
+        assert "rests on a newer span than 2" in planned.reason
+
+    def test_a_run_that_was_cut_off_goes_on(self):
+        spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3))
+        planned = plan(spans, [run(2, Result.KILLED)], manifest(1), due=2)
+        assert (planned.action, planned.attempt) == (Action.RESUME, 2)
+        assert plan(spans, [run(2, Result.KILLED)], manifest(3), due=2).action is Action.NOTHING
+
+
+class TestDecideOnly:
+    def test_an_older_span_and_a_small_window_are_no_obstacle(self):
+        planned = plan((entry(1), entry(2)), [], manifest(9), due=1, decide_only=True, min_window=2)
+        assert (planned.action, planned.decide_only) == (Action.TRAIN, True)
+
+    def test_what_is_decided_is_not_decided_again(self):
+        spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED))
+        assert plan(spans, [run(2, Result.DECIDED)], due=2, decide_only=True).action is Action.NOTHING
+
+    def test_what_was_only_decided_is_trained_on_when_it_is_wanted(self):
+        spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED))
+        planned = plan(spans, [run(2, Result.DECIDED)], manifest(1))
+        assert (planned.action, planned.attempt) == (Action.TRAIN, 1)
+        assert "was not trained on" in planned.reason
+
+    def test_but_not_where_a_newer_model_is_live(self):
+        spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3, SpanState.ACCEPTED))
+        assert plan(spans, [run(2, Result.DECIDED)], manifest(3), due=2).action is Action.NOTHING
