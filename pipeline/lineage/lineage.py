@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ class Lineage:
 
     Args:
       config: the project's configuration.
+      store: its metadata store, where one is open already.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, store: Store | None = None):
         self.config = config
-        self.store = Store(config.connection, config.name)
+        self.store = store or Store(config.connection, config.name)
         self.graph = Graph(self.store)
         self._models = ModelReader(self.graph)
 
@@ -102,6 +104,7 @@ class Lineage:
             pushes[-1] if pushes else None,
             models[-1] if models else None,
             name,
+            executions,
         )
 
     def span(self, number: int) -> SpanLineage:
@@ -213,12 +216,18 @@ class Lineage:
         return self.graph.artifact_type(artifacts[artifact_id]) if artifact_id in artifacts else "?"
 
     def _provenance(
-        self, version: int | None, record: VersionRecord | None, push: int | None, model_id: int | None, run: str
+        self,
+        version: int | None,
+        record: VersionRecord | None,
+        push: int | None,
+        model_id: int | None,
+        run: str,
+        executions: Sequence[Any] = (),
     ) -> Provenance:
         context = self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run) if self.store.exists and run else None
         training = self._models.training(model_id, whole=True) if model_id is not None and self.store.exists else None
         window = self._models.window(training) if training else ()
-        gates = self._models.gates(training, window, push) if training else ()
+        gates = self._models.gates(training, window, push) if training else self._models.data_gates(executions)
         ancestors, more = self._models.ancestors(training, self._published) if training else ((), 0)
         problem = record.problem or "" if record else ""
         if version is not None and training is None and not problem:
@@ -300,10 +309,14 @@ class Lineage:
         return sorted(e.id for name in names for e in self.store.mlmd.get_executions_by_type(name))
 
     def _run_name(self, run_id: str) -> str:
+        if run_id == "last":
+            newest = self.store.newest_runs(1)
+            if newest:
+                return newest[0].id
+        elif self.store.exists and self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run_id) is not None:
+            return run_id
         runs = [run.id for run in self.store.runs()]
-        if run_id == "last" and runs:
-            return runs[-1]
-        near = [run for run in runs if run == run_id] or [run for run in runs if run.startswith(run_id)]
+        near = [run for run in runs if run.startswith(run_id)]
         if len(near) == 1:
             return near[0]
         raise ConfigError(

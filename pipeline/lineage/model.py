@@ -135,6 +135,16 @@ class ModelReader:
                     found.append(self._verdict(kind, artifact, last.execution_id))
         return tuple(found)
 
+    def data_gates(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
+        """Reads gate 1's verdicts in a run that trained nothing.
+
+        Args:
+          executions: the run's.
+        """
+        own = [e.id for e in executions if self._graph.kind(e) == "SpanValidator"]
+        made = {e.artifact_id: e.execution_id for e in self._graph.outputs(own) if e.key == "anomalies"}
+        return tuple(self._verdict("SpanValidator", a, made[a.id]) for a in self._graph.artifacts(made))
+
     def quantization(self, gates: tuple[Verdict, ...]) -> dict[str, Any]:
         """Reads the variants that were made, from gate 3's report."""
         gate = next((gate for gate in gates if gate.gate == 3), None)
