@@ -27,6 +27,8 @@ COMMANDS = {
     "run": "Retrain once: validate, train, examine, quantize, publish.",
     "status": "Show what is live, how old it is, and what runs now.",
     "versions": "List the published versions.",
+    "rollback": "Make an earlier version's model live again, and hold publishing.",
+    "release": "Let publishing go on after a rollback.",
     "runs": "List the runs and how they ended.",
     "lineage": "Show everything behind a version, or made from a span.",
     "diff": "Show what changed between two versions.",

@@ -118,7 +118,7 @@ class _Builder:
             quantizer = self.quantize(examples, transform, trainer, evaluator)
         variants = self.add(Gate(property="passed", report=quantizer.outputs["report"]), "VariantsGate")
         with Cond(variants.is_open()):
-            self.push(champion, trainer, evaluator, quantizer)
+            self.push(champion, trainer, evaluator, quantizer, self.warmup_inputs(schema, examples))
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -292,7 +292,13 @@ class _Builder:
             "Quantizer",
         )
 
-    def push(self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any) -> None:
+    def warmup_inputs(self, schema: Any, examples: Any) -> dict[str, Any]:
+        """Returns the channels that the warm-up requests are made of; rows of people are an input only where wanted."""
+        wanted = self.config.publish.warmup
+        channels = {"schema": schema.outputs["schema"], "real": examples.outputs["examples"]}
+        return {"examples" if wanted == "real" else wanted: channels[wanted]} if wanted in channels else {}
+
+    def push(self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, warmup_inputs: dict[str, Any]) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -306,6 +312,7 @@ class _Builder:
                 span_version=self.target.version,
                 name=self.config.name,
                 fingerprint=self.push_fingerprint(),
+                **warmup_inputs,
             ),
             "Pusher",
         )

@@ -13,6 +13,7 @@ from enum import Enum
 from evergreen.components.errors import DataRejected, SpanError
 from evergreen.components.pusher import catalog
 from evergreen.components.pusher.manifest import Manifest
+from evergreen.components.pusher.versions import read_hold
 from evergreen.components.span_records import SpanRecord
 from evergreen.pipeline import spans as span_files
 from evergreen.pipeline.config import Config
@@ -273,4 +274,7 @@ def plan_run(config: Config, store: Store, asked: str | None = None) -> Plan:
     )
     newest = complete[-1].span
     waiting = [f"span {s.label} is not complete yet: {s.reason}" for s in found if not s.complete and s.span > newest]
+    hold = read_hold(config.publish.base_path)
+    if hold is not None and planned.action is not Action.NOTHING:
+        waiting.append(f"publishing is held, nothing will be published before `evergreen release`: {hold.reason}")
     return dataclasses.replace(planned, warnings=(*planned.warnings, *waiting))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evergreen.components.pusher import catalog, publish
 from evergreen.components.pusher.catalog import VersionRecord
-from evergreen.pipeline import light_imports, stages
+from evergreen.pipeline import light_imports, rollback, stages
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.run_log import RunLog
 from evergreen.pipeline.store import Result, Run, Stage, State, Store, connection_config
@@ -68,17 +68,20 @@ def recover(config: Config, store: Store) -> Recovered:
     records = catalog.list_versions(str(config.publish.base_path)) if unfinished else []
     published = {record.run: record for record in records if record.run and record.name == config.name}
     adopted = {run.id: published[run.id] for run in unfinished if run.id in published}
+    versions = {run_id: record.version for run_id, record in adopted.items()}
     for run in unfinished:
         if run.id in adopted:
             _adopt(config, store, run, adopted[run.id])
+        else:
+            restored = rollback.adopt(config, store, run, records)
+            versions.update({run.id: restored} if restored else {})
     dead = store.running_executions()
     for execution, node in dead:
         _remove_outputs(Path(config.pipeline_root) / node, execution.id)
     store.mark_failed([execution for execution, _ in dead])
-    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in adopted)
+    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in versions)
     for run_id in cut_off:
         store.end_run(run_id, Result.KILLED, {"reason": "the process ended before the run did"})
-    versions = {run_id: record.version for run_id, record in adopted.items()}
     return Recovered(tuple(node for _, node in dead), cut_off, versions, swept)
 
 
@@ -94,7 +97,10 @@ def _adopt(config: Config, store: Store, run: Run, record: VersionRecord) -> Non
         with RunLog(config.logs_dir, run.id) as log, log.stage("recovery"):
             _complete_push(config, push.node, push.execution_id, record)
     outputs = {stage.node: store.outputs(stage.execution_id) for stage in run.stages}
-    store.end_run(run.id, Result.PUBLISHED, stages.end_properties(outputs, "", record.version))
+    result, reason = Result.PUBLISHED, ""
+    if record.withdrawn is not None:
+        result, reason = Result.MODEL_REJECTED, f"version {record.version} was withdrawn: {record.withdrawn}"
+    store.end_run(run.id, result, stages.end_properties(outputs, reason, record.version))
 
 
 def _complete_push(config: Config, node: str, execution_id: int, record: VersionRecord) -> None:
@@ -115,6 +121,9 @@ def _complete_push(config: Config, node: str, execution_id: int, record: Version
         version=record.version,
         destination=record.path,
     )
+    if record.withdrawn is not None:
+        pushed.set_int_custom_property("withdrawn", 1)
+        pushed.set_string_custom_property("reason", record.withdrawn)
     launch.complete(connection_config(config.connection), execution_id, "pushed_model", pushed)
 
 

@@ -333,7 +333,15 @@ class PublishSettings(Section):
     base_path: PathText = Field(
         description="The folder that TensorFlow Serving reads; the TFLite versions go beside it, to `<base_path>_lite`."
     )
-    keep: Positive = Field(3, description="How many versions stay; older ones are removed.")
+    keep: Positive = Field(
+        3,
+        description="How many versions stay; older ones are removed, but never the live one or the one before it.",
+    )
+    warmup: Literal["schema", "real", "none"] = Field(
+        "schema",
+        description="What a server asks a version before anybody else may: rows made from the schema's domains, the "
+        "first rows of the exam (which are published with the model then), or nothing.",
+    )
     server: Text | None = Field(None, description="`host:port` of the server that must answer with a new version.")
 
 

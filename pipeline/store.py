@@ -29,13 +29,14 @@ class Result(str, Enum):
     UNCHANGED = "unchanged"
     DATA_REJECTED = "data rejected"
     MODEL_REJECTED = "model rejected"
+    ROLLED_BACK = "rolled back"
     FAILED = "failed"
     KILLED = "killed"
 
     @property
     def finished(self) -> bool:
         """Whether the span needs no further run: it was published or refused with a verdict."""
-        return self in (Result.PUBLISHED, Result.UNCHANGED, Result.DATA_REJECTED, Result.MODEL_REJECTED)
+        return self not in (Result.RUNNING, Result.FAILED, Result.KILLED)
 
 
 class State(str, Enum):
@@ -77,7 +78,7 @@ class Run:
       label: the span as the user writes it.
       result: how it ended.
       reason: why, in one sentence; empty where it published.
-      trigger: what started it (`manual`, later the schedule's triggers).
+      trigger: what started it (`manual`, `rollback`, later the schedule's triggers).
       attempt: 1, or more where it goes on with a run that was cut off.
       started: milliseconds since 1970, UTC.
       ended: the same, 0 while it runs.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evergreen.components.atomic import StrPath
 from evergreen.components.errors import EvergreenError
-from evergreen.components.pusher import versions
+from evergreen.components.pusher import versions, withdrawal
 from evergreen.components.pusher.manifest import MANIFEST_FILE, Manifest, read_manifest
 
 FOREIGN = "not published by Evergreen"
@@ -36,7 +39,10 @@ class VersionRecord:
       metrics: metrics on the exam.
       champion_on_span: the earlier champion's metrics on the new span before any training.
       model_artifact_id: id of the Model artifact.
+      pushed_by: id of the execution that published it; empty where unknown.
       restores: the version that it restores.
+      withdrawn: why it was taken out of a server's sight; None where it was not. Its files are kept for a while.
+      withdrawn_since: when, ISO-8601 in UTC.
       problem: what is wrong with it, in words; None if nothing is.
     """
 
@@ -55,7 +61,10 @@ class VersionRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     champion_on_span: dict[str, Any] | None = None
     model_artifact_id: int | None = None
+    pushed_by: str = ""
     restores: int | None = None
+    withdrawn: str | None = None
+    withdrawn_since: str | None = None
     problem: str | None = None
 
 
@@ -116,6 +125,7 @@ def _record(version: int, path: Path, live: bool, lite: Path | None) -> VersionR
         metrics=found.metrics,
         champion_on_span=found.champion_on_span,
         model_artifact_id=found.model_artifact_id,
+        pushed_by=found.pushed_by,
         restores=found.restores,
         problem=problem,
     )
@@ -129,17 +139,42 @@ def list_versions(base_path: StrPath) -> list[VersionRecord]:
 
     Returns:
       One record for each version that TensorFlow Serving sees, newest first; versions that Evergreen did not publish,
-      or that cannot be loaded, are among them and say so.
+      or that cannot be loaded, are among them and say so. So are those that were withdrawn, while their files are kept.
 
     Raises:
       ConfigError: the base path is a URI.
     """
     base = versions.local_path(base_path)
+    lite_base = versions.lite_path(base)
     entries = versions.list_entries(base)
     live = versions.live_of(entries)
-    lite = versions.list_entries(versions.lite_path(base))
-    newest_first = sorted(entries, reverse=True)
-    return [_record(number, entries[number], number == live, lite.get(number)) for number in newest_first]
+    lite = versions.list_entries(lite_base)
+    found = {number: _record(number, path, number == live, lite.get(number)) for number, path in entries.items()}
+    for number, gone in withdrawal.list_withdrawn(base).items():
+        if number in entries:
+            known = dataclasses.replace(found[number], live=False)  # it goes as soon as somebody holds the lock
+        else:
+            known = _record(number, gone.path, False, lite_base / gone.path.name)
+        found[number] = dataclasses.replace(known, withdrawn=gone.reason, withdrawn_since=gone.since, problem=None)
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def manifests(entries: Mapping[int, Path]) -> dict[int, Manifest]:
+    """Reads the manifests of the complete versions that Evergreen published.
+
+    Args:
+      entries: what `versions.list_entries` returned.
+
+    Returns:
+      `{version: manifest}`; without foreign versions and those whose manifest is broken.
+    """
+    found = {}
+    for version, path in entries.items():
+        with suppress(EvergreenError):
+            manifest = read_manifest(path)
+            if manifest is not None and versions.is_complete(path):
+                found[version] = manifest
+    return found
 
 
 def live_manifest(base_path: StrPath) -> Manifest | None:

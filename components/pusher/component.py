@@ -26,6 +26,8 @@ class PusherSpec(types.ComponentSpec):
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "quantization_report": component_spec.ChannelParameter(type=artifacts.QuantizationReport, optional=True),
         "champion": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
@@ -37,8 +39,9 @@ class Pusher(base_component.BaseComponent):
 
     The SavedModel in the model's `Format-Serving/` becomes `<base_path>/<version>`; the quantized model that is marked
     as chosen becomes `<base_path>_lite/<version>/model.tflite`, with name and version in its metadata. Both carry a
-    manifest. Where no quantized model is chosen and the report says so, the earlier ones are withdrawn. A model whose
-    blessing or quantization report is negative is not published; one that is published already is not published again.
+    manifest, the SavedModel also warm-up requests for each signature. Where no quantized model is chosen and the report
+    says so, the earlier ones are withdrawn. A model whose blessing or quantization report is negative is not published;
+    one that is published already, or was withdrawn, is not published again.
 
     The output's custom properties are the stock Pusher's `pushed`, `pushed_version` (str) and `pushed_destination`, and
     `published` (1, or 0 where the same model was there already or a gate is closed), `span` and `message`.
@@ -58,13 +61,16 @@ class Pusher(base_component.BaseComponent):
         blessing: types.BaseChannel | None = None,
         quantization_report: types.BaseChannel | None = None,
         champion: types.BaseChannel | None = None,
+        schema: types.BaseChannel | None = None,
+        examples: types.BaseChannel | None = None,
         fingerprint: str | None = None,
     ):
         """Builds the component.
 
         Args:
           model: Model; what to publish.
-          settings: JSON of the configuration's `publish`: `base_path` (local, absolute), `keep` (default 3).
+          settings: JSON of the configuration's `publish`: `base_path` (local, absolute), `keep` (default 3),
+            `warmup` (`schema`, the default, `real` or `none`).
           span: newest span of the training window.
           name: the pipeline's name, for the manifest.
           span_version: that span's version, for the manifest.
@@ -73,6 +79,9 @@ class Pusher(base_component.BaseComponent):
           quantization_report: QuantizationReport.
           champion: the Model that the candidate was compared with, or nothing if ML Metadata knew none. If the channel
             is given and another model has gone live since, the push is refused.
+          schema: Schema; the rows of the warm-up requests are made from its domains.
+          examples: Examples; with `warmup: real` the first rows of its `exam` split are the warm-up requests, and so
+            part of what is published.
           fingerprint: part of the cache key, nothing else.
         """
         super().__init__(
@@ -86,6 +95,8 @@ class Pusher(base_component.BaseComponent):
                 blessing=blessing,
                 quantization_report=quantization_report,
                 champion=champion,
+                schema=schema,
+                examples=examples,
                 fingerprint=fingerprint,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )

@@ -12,7 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from evergreen.components import atomic, model_layout
-from evergreen.components.pusher import publish, versions
+from evergreen.components.pusher import publish, versions, warmup
 from evergreen.components.pusher.manifest import read_manifest
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class Executor(base_executor.BaseExecutor):
         """Publishes the model, unless a gate is closed.
 
         Args:
-          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report` and `champion`.
+          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report`, `champion`,
+            `schema` and `examples`.
           output_dict: `pushed_model`.
           exec_properties: `settings` (JSON of the configuration's `publish`), `span`, `span_version`, `name`.
 
@@ -48,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
         blessings = input_dict.get("blessing") or []
         outcome = publish.publish(
             settings["base_path"],
-            self._candidate(input_dict, exec_properties),
+            self._candidate(input_dict, exec_properties, settings),
             keep=settings.get("keep", 3),
             # An input that was not given is not checked; an empty one means that ML Metadata knew no champion.
             champion_model_uri=None if champion is None else "".join(artifact.uri for artifact in champion),
@@ -65,7 +66,9 @@ class Executor(base_executor.BaseExecutor):
             destination=str(outcome.path),
         )
 
-    def _candidate(self, input_dict: _Artifacts, exec_properties: dict[str, Any]) -> publish.Candidate:
+    def _candidate(
+        self, input_dict: _Artifacts, exec_properties: dict[str, Any], settings: dict[str, Any]
+    ) -> publish.Candidate:
         model = artifact_utils.get_single_instance(input_dict["model"])
         blessing = next(iter(input_dict.get("blessing") or []), None)
         chosen = [a for a in input_dict.get("quantized_models") or [] if a.get_int_custom_property("chosen") == 1]
@@ -74,8 +77,9 @@ class Executor(base_executor.BaseExecutor):
         if self._context:
             run = self._context.pipeline_run_id or ""
             execution = self._context._unique_id or ""  # the execution's id, for which TFX has no public name
+        saved_model = Path(model_layout.serving_dir(model.uri))
         return publish.Candidate(
-            saved_model=Path(model_layout.serving_dir(model.uri)),
+            saved_model=saved_model,
             model_artifact_id=model.id,
             model_uri=model.uri,
             model_created=_created(model),
@@ -93,7 +97,21 @@ class Executor(base_executor.BaseExecutor):
             ),
             tflite_metrics=_json_property(tflite, "metrics") or {},
             tflite_variant=tflite.get_string_custom_property("quantization") if tflite else "",
+            warm_up=_warm_up(input_dict, saved_model, settings, exec_properties["name"]),
         )
+
+
+def _warm_up(input_dict: _Artifacts, saved_model: Path, settings: dict[str, Any], name: str) -> bytes:
+    """Makes the file of warm-up requests; a record that the model does not answer is left out, with a warning."""
+    uris = {key: [artifact.uri for artifact in input_dict.get(key) or []] for key in ("schema", "examples")}
+    rows = warmup.rows_for(settings.get("warmup", "schema"), uris["schema"], uris["examples"])
+    if not rows or not versions.is_complete(saved_model):
+        return b""
+    made = warmup.make(saved_model, rows, name)
+    for warning in made.warnings:
+        _log.warning(warning)
+    _log.info("%d warm-up requests", made.records)
+    return made.content
 
 
 def _closed_gate(input_dict: _Artifacts) -> str:

@@ -8,6 +8,8 @@ version numbers. Beside the versions lie files whose names are no numbers, which
   .highest-version   the highest version number ever used, because retention and withdrawal forget
   .hold.json         publishing is held: `{"reason": ..., "since": ...}`
   .publish.lock      held by the process that publishes
+  .watch.json        a version was published and is being watched
+  withdrawn-*        versions that were taken out of sight, and why
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError
@@ -25,9 +28,10 @@ from evergreen.components.errors import ConfigError, EvergreenError
 MAX_VERSION = 2**63 - 1
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 TFLITE_FILE = "model.tflite"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 LOCK_FILE = ".publish.lock"
+HOLD_FILE = ".hold.json"
 _HIGHEST_FILE = ".highest-version"
-_HOLD_FILE = ".hold.json"
 # What TensorFlow Serving's parser of int64 takes: surrounding blanks, a sign and leading zeros, ASCII digits only.
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 
@@ -248,15 +252,19 @@ def read_hold(base_path: atomic.StrPath) -> Hold | None:
     Returns:
       The hold, or None. A marker that cannot be read as JSON holds all the same.
     """
-    path = Path(base_path) / _HOLD_FILE
+    marker = read_hold_marker(base_path)
+    if marker is None:
+        return None
+    return Hold(str(marker.get("reason", "")), str(marker.get("since", "")), Path(base_path) / HOLD_FILE)
+
+
+def read_hold_marker(base_path: atomic.StrPath) -> dict[str, Any] | None:
+    """Reads everything that the file of a hold says, for `hold`; None where there is none."""
+    path = Path(base_path) / HOLD_FILE
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        marker = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        marker = json.loads(text)
     except ValueError:
-        marker = None
-    if not isinstance(marker, dict):
-        marker = {}
-    return Hold(str(marker.get("reason", "")), str(marker.get("since", "")), path)
+        return {}
+    return marker if isinstance(marker, dict) else {}

@@ -10,9 +10,11 @@ from filelock import FileLock, Timeout
 
 from evergreen.components.errors import EvergreenError
 from evergreen.components.pusher import catalog
+from evergreen.components.pusher.versions import read_hold
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
 from evergreen.pipeline.commands import plan as plan_command
+from evergreen.pipeline.commands.versions import held_line
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import Console, age, clock, moment, print_json
 from evergreen.pipeline.plan import plan_run
@@ -31,14 +33,17 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
         print_json(status)
         return
     console = Console()
-    live = status["live"]
+    live, hold = status["live"], read_hold(config.publish.base_path)
     if live is None:
         console.note(f"live     nothing is published in {config.publish.base_path} yet")
     else:
         published = moment(live["published"])
         when = f", published {age(published)} ({clock(live['published'])})" if published else ""
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in live["metrics"].items())
+        when += f" to restore version {live['restores']}" if live["restores"] else ""
         console.note(f"live     version {live['version']}{when}, rests on span {live['label']}; on its exam: {metrics}")
+    if hold is not None:
+        console.note(f"held     {held_line(hold)}")
     running = status["running"]
     console.note(
         f"now      run {running['id']} on span {running['label']}: {running['stage'] or 'starting'}"
@@ -59,10 +64,11 @@ def read(config: Config) -> dict[str, Any]:
       config: the project's configuration.
 
     Returns:
-      `live`, `running`, `last` (each None where there is none) and `next`, a sentence.
+      `live`, `held`, `running`, `last` (each None where there is none) and `next`, a sentence.
     """
     store = Store(config.connection, config.name)
     manifest = catalog.live_manifest(config.publish.base_path)
+    hold = read_hold(config.publish.base_path)
     runs = store.runs()
     running = next((run for run in reversed(runs) if run.result is Result.RUNNING), None)
     if running is not None and not is_locked(config.lock_path):
@@ -82,7 +88,9 @@ def read(config: Config) -> dict[str, Any]:
             "label": Pattern(config.data.pattern).label(manifest.span),
             "run": manifest.run,
             "metrics": manifest.metrics,
+            "restores": manifest.restores,
         },
+        "held": None if hold is None else {"reason": hold.reason, "since": hold.since},
         "running": None if running is None else {**_brief(running), "stage": _stage(store, running)},
         "last": _brief(ended[-1]) if ended else None,
         "next": following,

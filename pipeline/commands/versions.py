@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from evergreen.components.pusher import catalog
+from evergreen.components.pusher.versions import Hold, read_hold
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
 from evergreen.pipeline.config import Config
@@ -19,7 +20,7 @@ from evergreen.pipeline.span_pattern import Pattern
 @options.config
 @options.json_output
 def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List the published versions, newest first: live or not, run, span, metrics, sizes.
+    """List the published versions, newest first: live, withdrawn or neither, run, span, metrics, sizes.
 
     The metric is the first of `evaluate.metrics`: on the exam, and in brackets what the version before it was worth on
     the same span before training. All of them are in `--json`.
@@ -45,6 +46,7 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
       records: the versions; read from the base path by default.
     """
     records = catalog.list_versions(config.publish.base_path) if records is None else records
+    hold = read_hold(config.publish.base_path)
     if not records:
         console.note(
             f"nothing is published in {config.publish.base_path} yet; `evergreen run` publishes the first version"
@@ -55,7 +57,7 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
     rows = [
         [
             record.version,
-            "live" if record.live else "",
+            _state(record),
             clock(record.published),
             record.run,
             _label(record, config),
@@ -69,6 +71,18 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     console.table(columns, rows, right=("size",))
+    if hold is not None:
+        console.note(held_line(hold))
+
+
+def held_line(hold: Hold) -> str:
+    """Says that publishing is held, since when, why, and what ends it.
+
+    Args:
+      hold: the hold.
+    """
+    since = f" since {clock(hold.since)}" if hold.since else ""
+    return f"publishing is held{since}: {hold.reason or 'no reason is given'} `evergreen release` ends that."
 
 
 def _label(record: catalog.VersionRecord, config: Config) -> str | None:
@@ -94,10 +108,19 @@ def _tflite(record: catalog.VersionRecord, metric: str) -> str:
     return " ".join(word for word in words if word)
 
 
+def _state(record: catalog.VersionRecord) -> str:
+    if record.withdrawn is not None:
+        return "withdrawn"
+    return "live" if record.live else ""
+
+
 def _note(record: catalog.VersionRecord) -> str:
-    if record.problem:
-        return record.problem
-    return f"restores {record.restores}" if record.restores else ""
+    notes = [
+        f"restores {record.restores}" if record.restores else "",
+        record.withdrawn or "",
+        record.problem or "",
+    ]
+    return "; ".join(note for note in notes if note)
 
 
 def _to_json(record: catalog.VersionRecord, config: Config) -> dict[str, Any]:

@@ -15,63 +15,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from pusher_world import Project, make_model, tree
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError, LockHeld, ModelRejected
 from evergreen.components.pusher import catalog, publish, versions
 from evergreen.components.pusher.manifest import MANIFEST_FILE, read_manifest
-
-
-def make_model(path: Path, size: int = 2000) -> Path:
-    (path / "variables").mkdir(parents=True)
-    (path / "assets").mkdir()
-    (path / "saved_model.pb").write_text(f"graph of {path}")
-    (path / "variables" / "variables.index").write_text("index")
-    (path / "variables" / "variables.data-00000-of-00001").write_bytes(os.urandom(size))
-    (path / "assets" / "carrier").write_text("AA\n")
-    return path
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
-
-
-class Project:
-    """A workspace with models 1, 2, ... and an empty base path."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.base = root / "serving" / "flights"
-        self.lite = root / "serving" / "flights_lite"
-        self.now = 1000.0
-
-    def candidate(self, number: int, tflite: bool = True) -> publish.Candidate:
-        home = self.root / "models" / str(number)
-        if not home.exists():
-            make_model(home / "Format-Serving")
-            (home / "model.tflite").write_bytes(f"tflite {number}".encode())
-        return publish.Candidate(
-            saved_model=home / "Format-Serving",
-            model_artifact_id=number,
-            model_uri=str(home),
-            name="flights",
-            run=f"run-{number}",
-            span=number,
-            span_version=1,
-            model_created=number * 1000,
-            pushed_by="31",
-            metrics={"auc": 0.6 + number / 100},
-            champion_on_span={"auc": 0.6} if number > 1 else None,
-            tflite=home / "model.tflite" if tflite else None,
-            tflite_variant="dynamic_int8",
-        )
-
-    def push(self, number: int, *, tflite: bool = True, keep: int = 3, **kwargs) -> publish.Outcome:
-        self.now += 1
-        return publish.publish(self.base, self.candidate(number, tflite), keep=keep, now=lambda: self.now, **kwargs)
-
-    def held(self) -> tuple[list[int], list[int]]:
-        return list(versions.list_entries(self.base)), list(versions.list_entries(self.lite))
 
 
 def in_child(call) -> int:
@@ -219,36 +168,45 @@ def test_retention_keeps_pairs(project):
     assert not list(project.base.parent.rglob(".removed*"))
 
 
+def test_retention_keeps_the_version_before_the_live_one_and_what_is_protected(project):
+    """A rollback needs the one before; a label may point further back."""
+    first, second, _, _ = (project.push(number, keep=9) for number in (1, 2, 3, 4))
+    outcome = project.push(5, keep=1, protected=[first.version])
+    assert project.held()[0] == [first.version, 1004, 1005]
+    assert outcome.removed == (second.version, 1003)
+
+
 def test_retention_keeps_the_only_tflite_version(project):
     project.push(1)
-    project.push(2, tflite=False, keep=1)
-    project.push(3, tflite=False, keep=1)
-    assert project.held() == ([1001, 1003], [1001])
-    project.push(4, keep=1)
-    assert project.held() == ([1004], [1004])
+    for number in (2, 3, 4):
+        project.push(number, tflite=False, keep=1)
+    assert project.held() == ([1001, 1003, 1004], [1001])
+    project.push(5, keep=1)
+    assert project.held() == ([1004, 1005], [1005])
 
 
 def test_retention_leaves_versions_of_others_alone(project):
     make_model(project.base / "77")
     make_model(project.lite / "78")
     (project.base / "500").mkdir()
-    for number in (1, 2):
+    for number in (1, 2, 3):
         project.push(number, keep=1)
-    assert project.held() == ([77, 500, 1002], [78, 1002])
+    assert project.held() == ([77, 500, 1002, 1003], [78, 1002, 1003])
 
 
 def test_a_failure_in_retention_does_not_undo_the_push(project, monkeypatch):
-    project.push(1)
+    for number in (1, 2):
+        project.push(number)
 
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(atomic, "remove", refuse)
-    outcome = project.push(2, keep=1)
+    outcome = project.push(3, keep=1)
     assert outcome.published and outcome.removed == ()
     assert "next push" in outcome.warnings[0]
     monkeypatch.undo()
-    assert project.push(3, keep=1).removed == (1001, 1002)
+    assert project.push(4, keep=1).removed == (1001, 1002)
 
 
 def test_recovery_removes_a_lone_tflite_version_and_leftovers(project):
@@ -478,47 +436,3 @@ def test_nothing_here_imports_tensorflow_beam_or_tfx():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def withdrawing(project, number):
-    """A candidate of which no TFLite variant passed."""
-    return dataclasses.replace(project.candidate(number, tflite=False), withdraw_tflite=True)
-
-
-def test_without_a_variant_the_earlier_tflite_versions_are_withdrawn(project):
-    project.push(1)
-    project.push(2)
-    outcome = publish.publish(project.base, withdrawing(project, 3), keep=3, now=lambda: 2000.0)
-    assert project.held() == ([1001, 1002, 2000], [])
-    assert [word for word in outcome.warnings if "1002" in word]
-    assert (project.lite / "withdrawn-1002" / "model.tflite").read_bytes() == b"tflite 2"
-    project.now = 3000.0
-    project.push(4, keep=2)
-    assert project.held() == ([2000, 3001], [3001])
-    assert not list(project.lite.glob("withdrawn-*")), "retention took their SavedModels"
-
-
-def test_a_withdrawal_that_was_killed_is_completed_by_the_next_push(project, monkeypatch):
-    project.push(1)
-    with monkeypatch.context() as patch:
-        # As if killed behind the commit.
-        patch.setattr(publish, "_withdraw", lambda base: ())
-        publish.publish(project.base, withdrawing(project, 2), keep=3, now=lambda: 2000.0)
-    assert project.held() == ([1001, 2000], [1001])
-    assert any("Withdrew" in sentence for sentence in publish.recover(project.base))
-    assert project.held() == ([1001, 2000], [])
-
-
-def test_a_withdrawal_whose_version_never_came_is_dropped(project, monkeypatch):
-    project.push(1)
-
-    def refuse(staging, target):
-        raise OSError(errno.EIO, "Input/output error", str(target))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(atomic, "commit", refuse)
-        with pytest.raises(EvergreenError):
-            publish.publish(project.base, withdrawing(project, 2), keep=3, now=lambda: 2000.0)
-    assert publish.recover(project.base) == []
-    assert project.held() == ([1001], [1001])
-    assert not (project.lite / ".withdraw").exists()

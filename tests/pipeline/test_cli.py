@@ -57,7 +57,7 @@ class TestHelp:
     def test_names_every_command(self, capsys):
         status, out, _ = run(capsys, "--help")
         assert status == 0
-        for name in ("init", "plan", "run", "status", "versions", "runs", "logs", "scaling", "doctor"):
+        for name in cli.COMMANDS:
             assert f"\n  {name} " in out
 
     def test_without_arguments_too(self, capsys):
@@ -66,7 +66,7 @@ class TestHelp:
     def test_the_version(self, capsys):
         assert run(capsys, "--version")[1].startswith("evergreen 0.")
 
-    @pytest.mark.parametrize("name", ["init", "versions", "logs", "scaling", "doctor"])
+    @pytest.mark.parametrize("name", ["init", "versions", "rollback", "release", "logs", "scaling", "doctor"])
     def test_of_a_command_has_an_example_and_the_shared_options(self, capsys, name):
         status, out, _ = run(capsys, name, "--help")
         assert status == 0
