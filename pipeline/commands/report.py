@@ -19,8 +19,12 @@ _HISTORY_RUNS = 1000
 @click.command()
 @click.argument("run_id", required=False, metavar="[RUN]")
 @click.option("--version", type=int, metavar="V", help="The card of a published version instead.")
-@click.option("--all", "everything", is_flag=True, help=f"The model's history instead, of its {_HISTORY_RUNS} last runs.")
-@click.option("--html", "file", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option(
+    "--all", "everything", is_flag=True, help=f"The model's history instead, of its {_HISTORY_RUNS} last runs."
+)
+@click.option(
+    "--html", "file", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
+)
 @options.config
 def command(
     config_file: str | None,
@@ -52,7 +56,7 @@ def command(
         text = pages.report("history", history=history.history(lineage, _HISTORY_RUNS), **shared)
     else:
         found = lineage.version(version) if version is not None else lineage.run(run_id or "last")
-        card = data.card(lineage, found, Pattern(config.data.pattern).label)
+        card = data.card(lineage, found, Pattern(config.data.pattern).label, as_run=version is None)
         text = pages.report("card", card=card, **shared)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_file(file, text)

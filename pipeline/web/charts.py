@@ -119,7 +119,9 @@ def sizes(rows: Sequence[Mapping[str, Any]]) -> list[Values]:
 
 def latencies(rows: Sequence[Mapping[str, Any]]) -> list[Values]:
     """Compares the variants' median time for one row on one thread, milliseconds; empty where nothing was timed."""
-    timed = {row["variant"]: row["latency_ms"]["1x1"]["p50"] for row in rows if (row.get("latency_ms") or {}).get("1x1")}
+    timed = {
+        row["variant"]: row["latency_ms"]["1x1"]["p50"] for row in rows if (row.get("latency_ms") or {}).get("1x1")
+    }
     return bars(timed)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from evergreen.components.quantizer.plots import WORST, worst_weights
 from evergreen.components.span_records import property_value
+from evergreen.pipeline.console import size
 from evergreen.pipeline.lineage import Lineage
 from evergreen.pipeline.lineage.dot import HISTORY
 from evergreen.pipeline.lineage.records import Provenance, Training, Verdict
@@ -18,16 +20,19 @@ from evergreen.pipeline.web import charts, network, statistics
 Values = dict[str, Any]
 Label = Callable[[int], str]
 GATES = {1: "data", 2: "quality", 3: "variants", 4: "serving"}
-_STATES = {1: "running", 2: "running", 3: "done", 4: "failed", 5: "cached", 6: "failed"}
+STATES = {1: "running", 2: "running", 3: "done", 4: "failed", 5: "cached", 6: "failed"}
 
 
-def card(lineage: Lineage, found: Provenance, label: Label, link: network.Link = network.no_link) -> Values:
+def card(
+    lineage: Lineage, found: Provenance, label: Label, *, as_run: bool = False, link: network.Link = network.no_link
+) -> Values:
     """Gathers what the card of a version or a run shows.
 
     Args:
       lineage: the project's.
       found: everything behind the version or the run.
       label: writes a span's number as the user does.
+      as_run: it is about the run, whatever that published.
       link: gives the address of an artifact's or execution's page; None where there are no pages.
 
     Returns:
@@ -37,7 +42,7 @@ def card(lineage: Lineage, found: Provenance, label: Label, link: network.Link =
     verdicts = {gate.gate: gate for gate in found.gates}
     training = found.training
     return {
-        "head": head(found),
+        "head": {**head(found), "as_run": as_run or found.version is None},
         "gates": gates(found),
         "data": _data(lineage, verdicts.get(1), label),
         "training": None if training is None else training_part(training),
@@ -93,7 +98,12 @@ def gates(found: Provenance) -> list[Values]:
     for number, name in GATES.items():
         decided = [gate for gate in found.gates if gate.gate == number]
         rows += [
-            {"number": number, "name": name, "state": "open" if gate.open else "closed", "words": _words(gate)}
+            {
+                "number": number,
+                "name": name,
+                "state": "open" if gate.open else "closed",
+                "words": _words(gate, found.quantization),
+            }
             for gate in decided
         ]
         if not decided:
@@ -102,11 +112,24 @@ def gates(found: Provenance) -> list[Values]:
     return rows
 
 
-def _words(gate: Verdict) -> list[str]:
+def _words(gate: Verdict, made: Values) -> list[str]:
     words = list(gate.words)
+    if gate.gate == 3 and made:
+        chosen = made.get("chosen")
+        listed = ", ".join(_variant(name, row) for name, row in made.get("variants", {}).items() if _is_made(row))
+        words += [listed, f"{chosen} is published beside the SavedModel" if chosen else ""]
+        words = [word for word in words if word]
     if gate.gate == 1 and "rows" in gate.numbers:
         words.insert(0, f"{gate.numbers['rows']:,} rows" + ("" if words else ", no anomalies"))
     return words or ["passed" if gate.open else "refused"]
+
+
+def _is_made(row: Values) -> bool:
+    return bool(row.get("made_for", "publishing") == "publishing")
+
+
+def _variant(name: str, row: Values) -> str:
+    return f"{name} {size(row.get('bytes'))}" if row.get("passed") else f"{name} left out"
 
 
 def _data(lineage: Lineage, gate: Verdict | None, label: Label) -> Values | None:
@@ -236,7 +259,15 @@ def variants(report: Values) -> Values | None:
         "max_drop": report.get("max_drop") or {},
         "sizes": charts.sizes(rows),
         "latencies": charts.latencies(rows),
+        "worst": {row["variant"]: _worst(row) for row in rows if row.get("weights") or row.get("activations")},
     }
+
+
+def _worst(row: Values) -> Values:
+    """The tensors of a variant that lost most: weights by signal over rounding error, activations by their error."""
+    weights = {worst["layer"]: worst["snr_db"] for worst in worst_weights(row.get("weights") or [])}
+    activations = {one["layer"]: 100 * one["error"] for one in (row.get("activations") or [])[:WORST]}
+    return {"weights": charts.bars(weights), "activations": charts.bars(activations)}
 
 
 def _comparison(lineage: Lineage, gate: Verdict | None) -> Values:
@@ -286,7 +317,7 @@ def stages(lineage: Lineage, run: str) -> list[Values]:
         rows.append(
             {
                 "node": nodes[0].partition(".")[2] if nodes else kind,
-                "state": _STATES.get(execution.last_known_state, "?"),
+                "state": STATES.get(execution.last_known_state, "?"),
                 "seconds": seconds,
                 "execution": execution.id,
             }

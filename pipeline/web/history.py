@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ Values = dict[str, Any]
 # Runs on one page: as many as a plot can show and a store can answer for in a second or two.
 SHOWN = 200
 _WINDOWS_SHOWN = 30
+_REASONS_SHOWN = 50
 _REFUSED = (Result.DATA_REJECTED, Result.MODEL_REJECTED)
 
 
@@ -39,12 +41,16 @@ def history(lineage: Lineage, count: int = SHOWN) -> Values:
     rows = [row(run, records.get(run.pushed_version), measured.get(run.id, {})) for run in runs]
     _ages(rows)
     metrics = list(lineage.config.evaluate.metrics)
+    refused = [one for one in rows if one["refused"]]
+    for one in refused[-_REASONS_SHOWN:]:
+        closed = [gate for gate in lineage.run(one["run"]).gates if not gate.open]
+        one["why"] = [word for gate in closed for word in gate.words]
     return {
         "rows": rows,
         "metrics": metrics,
         "plots": plots(rows, metrics),
         "windows": windows(rows, label),
-        "refused": [one for one in rows if one["refused"]],
+        "refused": refused,
         "more": len(newest) > count,
     }
 
@@ -65,6 +71,7 @@ def row(run: Run, record: catalog.VersionRecord | None, measured: Mapping[str, A
         "result": run.result.value,
         "reason": run.reason,
         "refused": run.result in _REFUSED,
+        "why": [],
         "trigger": run.trigger,
         "started": run.started,
         "ended": run.ended or None,
@@ -148,7 +155,7 @@ def windows(rows: Sequence[Mapping[str, Any]], label: Any) -> Values | None:
 def _ages(rows: list[Values]) -> None:
     """Notes for how long each version answered, in seconds, until the next one was published."""
     published = [one for one in rows if one["version"] and one["ended"]]
-    for one, following in zip(published, published[1:], strict=False):
+    for one, following in itertools.pairwise(published):
         one["answered"] = (following["ended"] - one["ended"]) / 1000
 
 
@@ -180,7 +187,7 @@ def _measured(lineage: Lineage, runs: Sequence[Run]) -> dict[str, Values]:
 
 
 def _chosen(table: Values) -> Values:
-    chosen = next((one for one in table.get("variants", []) if one.get("variant") == table.get("chosen")), {})
+    chosen: Values = next((one for one in table.get("variants", []) if one.get("variant") == table.get("chosen")), {})
     timed = (chosen.get("latency_ms") or {}).get("1x1") or {}
     return {"chosen": table.get("chosen"), "tflite_bytes": chosen.get("bytes"), "latency_ms": timed.get("p50")}
 

@@ -33,7 +33,7 @@ def behind(graph: Graph, start: Iterable[int], skip: Collection[str], label: Lab
       link: gives the address of a node's page.
 
     Returns:
-      `nodes` and `edges`, plain values.
+      `nodes`, `edges` and `hidden`, plain values.
     """
     executions = graph.behind(start, skip)
     return _draw(graph, executions, [*graph.inputs(executions), *graph.outputs(executions)], label, link)
@@ -74,7 +74,9 @@ def details(node: Any) -> list[tuple[str, str]]:
         for name, value in properties.items()
         if value.WhichOneof("value") and name not in ("is_external", "tfx_version")
     }
-    return [(n, v if len(v) <= _LONGEST_VALUE else v[: _LONGEST_VALUE - 1] + "…") for n, v in sorted(values.items()) if v]
+    return [
+        (n, v if len(v) <= _LONGEST_VALUE else v[: _LONGEST_VALUE - 1] + "…") for n, v in sorted(values.items()) if v
+    ]
 
 
 def _draw(
@@ -119,7 +121,7 @@ def _draw(
         if {*ends} <= drawn:
             arrows.append({"from": ends[0], "to": ends[1], "label": edge.key})
     unique = {(arrow["from"], arrow["to"]): arrow for arrow in arrows}
-    return {"nodes": nodes, "edges": list(unique.values())}
+    return {"nodes": nodes, "edges": list(unique.values()), "hidden": 0}
 
 
 def _text(artifact: Any, label: Label) -> str:

@@ -162,7 +162,11 @@ def _number(name: str, proto: Any, rows: int, drift: Drift | None) -> Feature:
     stats = proto.num_stats
     # STANDARD (0): bars of equal width; the other is of quantiles, whose bars are all alike.
     standard = next((histogram for histogram in stats.histograms if histogram.type == 0), None)
-    bars = tuple((f"{b.low_value:.4g} to {b.high_value:.4g}", b.sample_count) for b in standard.buckets) if standard else ()
+    bars = (
+        tuple((f"{b.low_value:.4g} to {b.high_value:.4g}", b.sample_count) for b in standard.buckets)
+        if standard
+        else ()
+    )
     has = stats.common_stats.num_non_missing > 0
     return Feature(
         name=name,

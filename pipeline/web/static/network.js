@@ -14,7 +14,7 @@
 
   const layOut = (data) => {
     const graph = new dagre.graphlib.Graph();
-    graph.setGraph({ rankdir: "LR", nodesep: 14, ranksep: 46, marginx: 16, marginy: 16 });
+    graph.setGraph({ rankdir: "LR", nodesep: 14, ranksep: 36, marginx: 16, marginy: 16 });
     graph.setDefaultEdgeLabel(() => ({}));
     for (const node of data.nodes) {
       const letters = Math.max(shortened(node.title).length * 7.4, shortened(node.text).length * 6.4);
@@ -96,7 +96,32 @@
       }
       picture.append(shape);
     }
+    const scale = (factor) => {
+      picture.setAttribute("width", width * factor);
+      picture.setAttribute("height", height * factor);
+    };
+    const fit = () => Math.min(1, (place.clientWidth - 2) / width);
+    let factor = 1;
+    const zoom = (to) => {
+      factor = Math.max(Math.min(fit(), 0.4), Math.min(2, to));
+      scale(factor);
+    };
+    const tools = document.createElement("div");
+    tools.className = "tools";
+    for (const [text, label, act] of [
+      ["−", "Smaller", () => zoom(factor / 1.25)],
+      ["+", "Larger", () => zoom(factor * 1.25)],
+      ["Whole", "The whole graph", () => zoom(fit())],
+    ]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = text;
+      button.setAttribute("aria-label", label);
+      button.addEventListener("click", act);
+      tools.append(button);
+    }
     place.replaceChildren(picture);
+    place.before(tools);
     const chosen = data.nodes.find((node) => node.chosen);
     // What it led to is at the right end; where one node is looked at, that stays in the middle.
     place.scrollLeft = chosen ? graph.node(chosen.id).x - place.clientWidth / 2 : width;

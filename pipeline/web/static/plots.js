@@ -29,7 +29,7 @@
         stroke: refused ? color("--bad") : color(`--s${index % 6}`),
         width: refused ? 0 : 2,
         spanGaps: true,
-        points: { show: sparse || refused, size: refused ? 9 : 5, fill: refused ? color("--bad") : undefined },
+        points: { show: sparse || refused, size: refused ? 9 : 5, fill: color(refused ? "--bad" : "--surface") },
         value: (_, value) => short(value),
       };
     });
