@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from evergreen.components.span_records import property_value
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.lineage.graph import Graph
 from evergreen.pipeline.lineage.model import ModelReader, is_gone
-from evergreen.pipeline.lineage.records import Descendant, Node, Provenance, SpanLineage
+from evergreen.pipeline.lineage.records import Descendant, Node, Provenance, SpanLineage, Verdict
 from evergreen.pipeline.store import RUN_TYPE, Store
 
 _ARTIFACT_STATES = {0: "unknown", 1: "pending", 2: "live", 3: "marked for deletion", 4: "deleted", 5: "abandoned"}
@@ -158,6 +158,14 @@ class Lineage:
             live_versions=tuple(sorted({live for found in descendants if found.live and live is not None})),
         )
 
+    def verdicts(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
+        """Reads the verdicts that executions gave: those of many runs by one query.
+
+        Args:
+          executions: protos; those that are no gates give none.
+        """
+        return self._models.verdicts(executions)
+
     def artifact(self, artifact_id: int) -> Node:
         """Says who made an artifact, of what, and who used it.
 
@@ -227,7 +235,7 @@ class Lineage:
         context = self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run) if self.store.exists and run else None
         training = self._models.training(model_id, whole=True) if model_id is not None and self.store.exists else None
         window = self._models.window(training) if training else ()
-        gates = self._models.gates(training, window, push) if training else self._models.data_gates(executions)
+        gates = self._models.gates(training, window, push) if training else self._models.verdicts(executions)
         ancestors, more = self._models.ancestors(training, self._published) if training else ((), 0)
         problem = record.problem or "" if record else ""
         if version is not None and training is None and not problem:
@@ -313,6 +321,11 @@ class Lineage:
             newest = self.store.newest_runs(1)
             if newest:
                 return newest[0].id
+            raise ConfigError(
+                "there are no runs yet",
+                f"{self.config.connection.describe()} holds none of {self.config.name}",
+                "`evergreen run` makes the first.",
+            )
         elif self.store.exists and self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run_id) is not None:
             return run_id
         runs = [run.id for run in self.store.runs()]

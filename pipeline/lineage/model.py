@@ -135,15 +135,16 @@ class ModelReader:
                     found.append(self._verdict(kind, artifact, last.execution_id))
         return tuple(found)
 
-    def data_gates(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
-        """Reads gate 1's verdicts in a run that trained nothing.
+    def verdicts(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
+        """Reads the verdicts that executions gave, whatever became of them.
 
         Args:
-          executions: the run's.
+          executions: protos; those that are no gates give none.
         """
-        own = [e.id for e in executions if self._graph.kind(e) == "SpanValidator"]
-        made = {e.artifact_id: e.execution_id for e in self._graph.outputs(own) if e.key == "anomalies"}
-        return tuple(self._verdict("SpanValidator", a, made[a.id]) for a in self._graph.artifacts(made))
+        kinds = {e.id: kind for e in executions if (kind := self._graph.kind(e)) in _GATES}
+        edges = [e for e in self._graph.outputs(kinds) if e.key == _GATES[kinds[e.execution_id]][2]]
+        made = {edge.artifact_id: edge.execution_id for edge in edges}
+        return tuple(self._verdict(kinds[made[a.id]], a, made[a.id]) for a in self._graph.artifacts(made))
 
     def quantization(self, gates: tuple[Verdict, ...]) -> dict[str, Any]:
         """Reads the variants that were made, from gate 3's report."""

@@ -18,7 +18,7 @@ Values = dict[str, Any]
 # Runs on one page: as many as a plot can show and a store can answer for in a second or two.
 SHOWN = 200
 _WINDOWS_SHOWN = 30
-_REASONS_SHOWN = 50
+_GATES = ("SpanValidator", "Evaluator", "Quantizer", "ServingValidator")
 _REFUSED = (Result.DATA_REJECTED, Result.MODEL_REJECTED)
 
 
@@ -42,9 +42,6 @@ def history(lineage: Lineage, count: int = SHOWN) -> Values:
     _ages(rows)
     metrics = list(lineage.config.evaluate.metrics)
     refused = [one for one in rows if one["refused"]]
-    for one in refused[-_REASONS_SHOWN:]:
-        closed = [gate for gate in lineage.run(one["run"]).gates if not gate.open]
-        one["why"] = [word for gate in closed for word in gate.words]
     return {
         "rows": rows,
         "metrics": metrics,
@@ -61,7 +58,7 @@ def row(run: Run, record: catalog.VersionRecord | None, measured: Mapping[str, A
     Args:
       run: the run.
       record: the version that it published, where that is still there.
-      measured: `chosen`, `tflite_bytes`, `latency_ms`, `server_ms` as far as they are known.
+      measured: `chosen`, `tflite_bytes`, `latency_ms`, `server_ms` and `why` as far as they are known.
     """
     numbers = _json(run.properties.get("metrics"))
     return {
@@ -71,7 +68,7 @@ def row(run: Run, record: catalog.VersionRecord | None, measured: Mapping[str, A
         "result": run.result.value,
         "reason": run.reason,
         "refused": run.result in _REFUSED,
-        "why": [],
+        "why": measured.get("why", []),
         "trigger": run.trigger,
         "started": run.started,
         "ended": run.ended or None,
@@ -160,17 +157,20 @@ def _ages(rows: list[Values]) -> None:
 
 
 def _measured(lineage: Lineage, runs: Sequence[Run]) -> dict[str, Values]:
-    """Reads sizes and latencies from the verdicts of gates 3 and 4: one query a run, the rest for all together."""
+    """Reads sizes, latencies and refusals from the gates' verdicts: two queries a run, the rest for all together."""
     store, graph = lineage.store, lineage.graph
     if not store.exists:
         return {}
     of_run: dict[int, str] = {}
+    refusing = []
     for run in runs:
         context = store.mlmd.get_context_by_type_and_name(RUN_TYPE, run.id)
-        if context is not None and run.pushed_version:
-            for execution in store.mlmd.get_executions_by_context(context.id):
-                if graph.kind(execution) in ("Quantizer", "ServingValidator"):
-                    of_run[execution.id] = run.id
+        if context is None or not (run.pushed_version or run.result in _REFUSED):
+            continue
+        executions = store.mlmd.get_executions_by_context(context.id)
+        of_run.update({e.id: run.id for e in executions if graph.kind(e) in _GATES})
+        if run.result in _REFUSED:
+            refusing += executions
     edges = graph.outputs(of_run)
     artifacts = {artifact.id: artifact for artifact in graph.artifacts(edge.artifact_id for edge in edges)}
     found: dict[str, Values] = {}
@@ -181,8 +181,11 @@ def _measured(lineage: Lineage, runs: Sequence[Run]) -> dict[str, Values]:
         values = found.setdefault(of_run[edge.execution_id], {})
         if edge.key == "report":
             values.update(_chosen(_json(property_value(artifact, "table"))))
-        elif edge.key == "blessing":
+        elif edge.key == "blessing" and property_value(artifact, "report"):
             values["server_ms"] = server_ms(_json(property_value(artifact, "report")))
+    for gate in lineage.verdicts(refusing):
+        if not gate.open:
+            found.setdefault(of_run[gate.execution_id], {}).setdefault("why", []).extend(gate.words)
     return found
 
 
