@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from evergreen.components import user_code
 from evergreen.components.errors import EvergreenError
-from evergreen.pipeline import spans
+from evergreen.pipeline import spans, sqlite_file
 from evergreen.pipeline.checkup import Check, Level, disk, existing
 from evergreen.pipeline.config import Config, check_files
 
@@ -88,15 +86,10 @@ def metadata(config: Config) -> Check:
     if place.kind == "sqlite":
         if not os.path.exists(place.path):
             return Check("metadata", Level.OK, "no run yet")
-        try:
-            with closing(sqlite3.connect(f"file:{place.path}?mode=ro", uri=True, timeout=CONNECT_SECONDS)) as database:
-                told = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.Error as error:
-            told = str(error)
-        mend = f"restore {place.path} from a copy; versions in the base path are not harmed"
-        return Check(
-            "metadata", Level.OK if told == "ok" else Level.FAIL, f"{place.path}: {told}", "" if told == "ok" else mend
-        )
+        trouble = sqlite_file.examine(place.path, thorough=True, seconds=CONNECT_SECONDS)
+        if trouble is not None:
+            return Check("metadata", Level.FAIL, f"{place.path}: {trouble.reason}", trouble.mend)
+        return Check("metadata", Level.OK, f"{place.path} is sound")
     try:
         socket.create_connection((place.host, place.port), timeout=CONNECT_SECONDS).close()
     except OSError as error:

@@ -6,9 +6,12 @@ decides, this module does). ml_metadata alone is imported, which takes a fifth o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 
 from evergreen.components import span_records
 from evergreen.components.errors import EvergreenError
+from evergreen.pipeline import sqlite_file
 
 RUN_TYPE = "pipeline_run"
 NODE_TYPE = "node"
@@ -129,10 +133,19 @@ class Store:
     def mlmd(self) -> Any:
         """The `ml_metadata.MetadataStore`, connected on first use (which creates a SQLite file)."""
         if self._store is None:
+            if self._connection.kind == "sqlite":
+                trouble = sqlite_file.examine(self._connection.path)
+                if trouble is not None:
+                    raise EvergreenError(
+                        "the metadata store cannot be used",
+                        f"{self._connection.path}: {trouble.reason}",
+                        f"{trouble.mend[:1].upper()}{trouble.mend[1:]}. Nothing was written.",
+                    )
             import ml_metadata
 
             try:
-                self._store = ml_metadata.MetadataStore(connection_config(self._connection))
+                with _without_chatter(self._connection.kind):
+                    self._store = ml_metadata.MetadataStore(connection_config(self._connection))
             except Exception as error:
                 raise EvergreenError(
                     "the metadata store cannot be opened",
@@ -261,8 +274,10 @@ class Store:
             kind = pb.ContextType(name=RUN_TYPE)
             context = pb.Context(type_id=self.mlmd.put_context_type(kind, can_add_fields=True), name=run_id)
         for name, value in properties.items():
-            if isinstance(value, int):
+            if isinstance(value, int) and abs(value) < _INT_LIMIT:
                 context.custom_properties[name].int_value = value
+            elif isinstance(value, int):
+                context.custom_properties[name].double_value = value
             else:
                 context.custom_properties[name].string_value = value
         self.mlmd.put_contexts([context])
@@ -314,6 +329,9 @@ class Store:
         )
 
 
+# MLMD's tables on MySQL and PostgreSQL keep integers in 32 bits; milliseconds since 1970 go in as doubles, which hold
+# whole numbers up to 2**53.
+_INT_LIMIT = 2**31
 # metadata_store_pb2.Event.Type: DECLARED_OUTPUT, OUTPUT, INTERNAL_OUTPUT (what a resolver gives).
 _OUTPUT_EVENTS = (1, 4, 6)
 _INPUT_EVENTS = (2, 3, 5)  # DECLARED_INPUT, INPUT, INTERNAL_INPUT
@@ -348,8 +366,27 @@ def connection_config(connection: Any) -> Any:
         config.postgresql.port = str(connection.port)
         config.postgresql.dbname = connection.database
         config.postgresql.user = connection.user
-        config.postgresql.password = connection.password
+        # MLMD writes it into libpq's connection string as it is.
+        escaped = connection.password.replace("\\", "\\\\").replace("'", "\\'")
+        config.postgresql.password = f"'{escaped}'"
     return config
+
+
+@contextlib.contextmanager
+def _without_chatter(kind: str) -> Iterator[None]:
+    """Keeps from the terminal that the library connects to PostgreSQL, which its C++ part always writes to stderr."""
+    if kind != "postgresql":
+        yield
+        return
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def to_json(run: Run) -> dict[str, Any]:

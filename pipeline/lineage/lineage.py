@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,15 @@ class Lineage:
         models = [edge.artifact_id for edge in outputs if edge.execution_id in trainers and edge.key == "model"]
         pushes = [e.id for e in executions if self.graph.kind(e) == "Pusher"]
         version = int(property_value(context, "pushed_version", 0) or 0) or None
-        return self._provenance(
+        found = self._provenance(
             version,
             self._records.get(version) if version else None,
             pushes[-1] if pushes else None,
             models[-1] if models else None,
             name,
-            executions,
         )
+        in_order = sorted(executions, key=lambda execution: execution.id)
+        return found if found.gates else dataclasses.replace(found, gates=self._models.data_gate(in_order))
 
     def span(self, number: int) -> SpanLineage:
         """Says what was made from a span, through every chain of warm starts.
@@ -224,18 +226,12 @@ class Lineage:
         return self.graph.artifact_type(artifacts[artifact_id]) if artifact_id in artifacts else "?"
 
     def _provenance(
-        self,
-        version: int | None,
-        record: VersionRecord | None,
-        push: int | None,
-        model_id: int | None,
-        run: str,
-        executions: Sequence[Any] = (),
+        self, version: int | None, record: VersionRecord | None, push: int | None, model_id: int | None, run: str
     ) -> Provenance:
         context = self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run) if self.store.exists and run else None
         training = self._models.training(model_id, whole=True) if model_id is not None and self.store.exists else None
         window = self._models.window(training) if training else ()
-        gates = self._models.gates(training, window, push) if training else self._models.verdicts(executions)
+        gates = self._models.gates(training, window, push) if training else ()
         ancestors, more = self._models.ancestors(training, self._published) if training else ((), 0)
         problem = record.problem or "" if record else ""
         if version is not None and training is None and not problem:

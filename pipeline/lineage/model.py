@@ -146,6 +146,19 @@ class ModelReader:
         made = {edge.artifact_id: edge.execution_id for edge in edges}
         return tuple(self._verdict(kinds[made[a.id]], a, made[a.id]) for a in self._graph.artifacts(made))
 
+    def data_gate(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
+        """Reads gate 1's verdict on the newest span of a run that made no model.
+
+        Args:
+          executions: those of the run; older spans that it decided on the way came before.
+        """
+        deciders = [execution.id for execution in executions if self._graph.kind(execution) == "SpanValidator"]
+        edges = [edge for edge in self._graph.outputs(deciders[-1:]) if edge.key == "anomalies"]
+        return tuple(
+            self._verdict("SpanValidator", artifact, deciders[-1])
+            for artifact in self._graph.artifacts(edge.artifact_id for edge in edges)
+        )
+
     def quantization(self, gates: tuple[Verdict, ...]) -> dict[str, Any]:
         """Reads the variants that were made, from gate 3's report."""
         gate = next((gate for gate in gates if gate.gate == 3), None)

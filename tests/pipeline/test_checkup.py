@@ -190,7 +190,7 @@ class TestProject:
         config = load(project)
         config.db_path.parent.mkdir(parents=True)
         with sqlite3.connect(config.db_path) as database:
-            database.execute("create table t (x)")
+            database.execute("create table MLMDEnv (schema_version integer)")
         database.close()
         assert checkup_project.metadata(config).level is Level.OK
         config.db_path.write_bytes(b"not a database at all" * 100)
