@@ -25,6 +25,7 @@ class Page:
     Attributes:
       errors: what the page logged as an error, what it could not load, what it did not catch.
       requests: every address that it asked for.
+      width: of the window, pixels.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse):
@@ -34,6 +35,7 @@ class Page:
         self._loaded = asyncio.Event()
         self.errors: list[str] = []
         self.requests: list[str] = []
+        self.width = 0
 
     async def listen(self) -> None:
         """Takes in what the browser says, until it says no more."""
@@ -98,6 +100,7 @@ class Page:
 
     async def look(self, width: int, *, dark: bool = False, height: int = 900) -> None:
         """Sets the window's width in pixels and the colour scheme that the user prefers."""
+        self.width = width
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
