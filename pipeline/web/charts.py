@@ -35,8 +35,10 @@ def plot(
     Returns:
       The plot with a `summary` for who cannot see it; None where there is not one point.
     """
-    shown = {name: [_finite(v) for v in values] for name, values in series.items()}
-    shown = {name: values for name, values in shown.items() if any(v is not None for v in values)}
+    finite = {name: [_finite(v) for v in values] for name, values in series.items()}
+    shown = {name: values for name, values in finite.items() if any(v is not None for v in values)}
+    # A line keeps its colour where another one is not there.
+    colors = {name: index for index, name in enumerate(finite)}
     if not shown:
         return None
     return {
@@ -44,7 +46,7 @@ def plot(
         "x": list(x),
         "xLabel": x_label,
         "names": list(names) if names is not None else None,
-        "series": [{"label": name, "values": values} for name, values in shown.items()],
+        "series": [{"label": name, "values": values, "color": colors[name]} for name, values in shown.items()],
         "summary": f"{title}. " + " ".join(_summary(name, values) for name, values in shown.items()),
     }
 

@@ -9,8 +9,8 @@ def test_a_training_has_a_plot_for_each_metric_with_both_kinds_of_rows():
     loss, auc = charts.curves([{"step": 10, "loss": 0.5}, {"step": 20, "loss": 0.25, "val_loss": 0.3, "auc": 0.75}])
     assert (loss["title"], loss["x"]) == ("loss", [10, 20])
     assert loss["series"] == [
-        {"label": "training", "values": [0.5, 0.25]},
-        {"label": "validation", "values": [None, 0.3]},
+        {"label": "training", "values": [0.5, 0.25], "color": 0},
+        {"label": "validation", "values": [None, 0.3], "color": 1},
     ]
     assert "training: from 0.5 to 0.25, lowest 0.25, highest 0.5." in loss["summary"]
     assert [one["label"] for one in auc["series"]] == ["training"]
@@ -19,7 +19,7 @@ def test_a_training_has_a_plot_for_each_metric_with_both_kinds_of_rows():
 def test_nothing_is_plotted_of_values_that_are_no_numbers():
     assert charts.plot("auc", [0, 1], {"a": [None, float("nan")]}) is None
     kept = charts.plot("auc", [0, 1], {"a": [None, 1.0], "b": [None, float("inf")]})
-    assert kept is not None and [one["label"] for one in kept["series"]] == ["a"]
+    assert kept is not None and [(one["label"], one["color"]) for one in kept["series"]] == [("a", 0)]
 
 
 def test_shares_fill_the_whole():

@@ -56,14 +56,18 @@
   const draw = (place, number) => {
     const data = JSON.parse(place.dataset.graph);
     const graph = layOut(data);
-    const { width, height } = graph.graph();
+    // dagre's own height leaves out the edges, which may run above and below all nodes.
+    const { width } = graph.graph();
+    const ys = data.edges.flatMap((edge) => graph.edge(edge.from, edge.to).points.map((point) => point.y));
+    const top = Math.min(0, ...ys.map((y) => y - 8));
+    const height = Math.max(graph.graph().height, ...ys.map((y) => y + 8)) - top;
     const arrow = `arrow${number}`;
     const marker = element(
       "marker",
       { id: arrow, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" },
       element("path", { d: "M0,0L8,4L0,8z", class: "arrow" }),
     );
-    const picture = element("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, element("defs", {}, marker));
+    const picture = element("svg", { width, height, viewBox: `0 ${top} ${width} ${height}` }, element("defs", {}, marker));
     for (const edge of data.edges) {
       const { points } = graph.edge(edge.from, edge.to);
       const line = element("path", { d: path(points), class: "edge", "marker-end": `url(#${arrow})` });
@@ -72,7 +76,7 @@
     }
     for (const node of data.nodes) {
       const { x, y, width: wide } = graph.node(node.id);
-      const left = x - wide / 2, top = y - HEIGHT / 2;
+      const left = x - wide / 2;
       const name = `${node.title} ${node.text}${node.kind === "gone" ? ", files gone" : ""}`;
       const attributes = { class: `node ${node.kind}${node.chosen ? " chosen" : ""}`, "data-id": node.id, "aria-label": name };
       const shape = node.href
@@ -81,7 +85,7 @@
       const round = node.kind === "execution" ? 4 : 14;
       shape.append(
         element("title", {}, name),
-        element("rect", { class: "box", x: left, y: top, width: wide, height: HEIGHT, rx: round }),
+        element("rect", { class: "box", x: left, y: y - HEIGHT / 2, width: wide, height: HEIGHT, rx: round }),
         element("text", { x: left + 11, y: y - 3 }, shortened(node.title)),
         element("text", { x: left + 11, y: y + 13, class: "sub" }, shortened(node.text)),
       );
@@ -125,7 +129,7 @@
     const chosen = data.nodes.find((node) => node.chosen);
     // What it led to is at the right end; where one node is looked at, that stays in the middle.
     place.scrollLeft = chosen ? graph.node(chosen.id).x - place.clientWidth / 2 : width;
-    place.scrollTop = chosen ? graph.node(chosen.id).y - place.clientHeight / 2 : 0;
+    place.scrollTop = chosen ? graph.node(chosen.id).y - top - place.clientHeight / 2 : 0;
   };
 
   document.querySelectorAll("[data-graph]").forEach(draw);

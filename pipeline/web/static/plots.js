@@ -21,12 +21,12 @@
       font: "11px system-ui, sans-serif",
     };
     const bare = plot.names ? plot.names.map((one) => one.replace(/^span /, "")) : null;
-    const series = plot.series.map((one, index) => {
+    const series = plot.series.map((one) => {
       const sparse = one.values.filter((value) => value !== null).length < 0.2 * one.values.length || one.values.length < 40;
       const refused = one.label.startsWith("refused");
       return {
         label: one.label,
-        stroke: refused ? color("--bad") : color(`--s${index % 6}`),
+        stroke: refused ? color("--bad") : color(`--s${one.color % 6}`),
         width: refused ? 0 : 2,
         spanGaps: true,
         points: { show: sparse || refused, size: refused ? 9 : 5, fill: color(refused ? "--bad" : "--surface") },
