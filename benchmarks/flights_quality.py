@@ -115,9 +115,9 @@ def train(graph: Any, columns: dict[str, np.ndarray], settings: dict[str, Any], 
     import tf_keras
     from model import build_model
 
-    from evergreen.components.trainer.autograph import leave_tf_keras_alone
+    from evergreen.components.trainer.autograph import leave_libraries_alone
 
-    leave_tf_keras_alone()
+    leave_libraries_alone()
     tf_keras.utils.set_random_seed(seed)
     model = build_model(graph, settings["hyperparameters"])
     tensors = {name: tf.constant(values) for name, values in columns.items()}

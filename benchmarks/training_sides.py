@@ -113,7 +113,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     from evergreen.components.trainer.request import Part
     from evergreen.components.trainer.transform_graph import TransformGraph
 
-    autograph.leave_tf_keras_alone()
+    autograph.leave_libraries_alone()
     graph = TransformGraph(str(training_data.graph_dir(options.work)))
     tf_keras.utils.set_random_seed(0)
     model = example.build_model(graph.output, options.hyperparameters)

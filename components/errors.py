@@ -1,10 +1,12 @@
 """The error that a user sees: one headline, the reason, the next step, and the exit status of the command.
 
 Everything that Evergreen refuses on purpose raises one of these; anything else is a defect and exits 1. The module
-imports nothing, so that every layer may use it.
+imports nothing of ours, so that every layer may use it.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 
 class EvergreenError(Exception):
@@ -61,3 +63,30 @@ class LockHeld(EvergreenError):
 
     exit_status = 5
     retryable = True
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A refusal as plain values, for another process; `dataclasses.asdict` and `Failure(**values)` suit JSON.
+
+    Attributes:
+      error: class name in this module.
+      headline: what happened.
+      reason: why.
+      next_step: what to do.
+    """
+
+    error: str
+    headline: str
+    reason: str
+    next_step: str
+
+    @classmethod
+    def of(cls, error: EvergreenError) -> Failure:
+        """Makes a value of an exception."""
+        return cls(type(error).__name__, error.headline, error.reason, error.next_step)
+
+    def exception(self) -> EvergreenError:
+        """Makes the exception of the value again."""
+        kind: type[EvergreenError] = globals()[self.error]
+        return kind(self.headline, self.reason, self.next_step)

@@ -17,7 +17,7 @@ import re
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -180,17 +180,37 @@ def digest(spec: str, project_dir: str | Path) -> str:
     Returns:
       A hexadecimal digest.
     """
-    return digest_files(
-        (str(path.relative_to(Path(project_dir).resolve())), path) for path in closure(spec, project_dir)
-    )
+    return _digest(hashes(spec, project_dir))
+
+
+def hashes(spec: str, project_dir: str | Path) -> dict[str, str]:
+    """Hashes what `digest` does file by file, so that two states of a project can say where they differ.
+
+    Args:
+      spec: `module:function`.
+      project_dir: the folder of the YAML file.
+
+    Returns:
+      Each file's path within the project to a hexadecimal digest.
+    """
+    project = Path(project_dir).resolve()
+    return _hashes((str(path.relative_to(project)), path) for path in closure(spec, project))
 
 
 def digest_files(files: Iterable[tuple[str, Path]]) -> str:
     """Hashes names and contents of files, in the order of the names."""
+    return _digest(_hashes(files))
+
+
+def _hashes(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files}
+
+
+def _digest(named: Mapping[str, str]) -> str:
     found = hashlib.sha256()
-    for name, path in sorted(files):
+    for name, value in sorted(named.items()):
         found.update(f"{name}\0".encode())
-        found.update(hashlib.sha256(path.read_bytes()).digest())
+        found.update(bytes.fromhex(value))
     return found.hexdigest()
 
 

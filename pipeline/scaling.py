@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergreen.components.errors import EvergreenError
-from evergreen.components.trainer import scaling
-from evergreen.pipeline import scaling_runs
+from evergreen.components.trainer import devices, scaling
 from evergreen.pipeline.scaling_runs import Case, Measured
 
 
@@ -192,5 +191,5 @@ def study(cases: Sequence[Case], network: scaling.Network, train: Callable[[Case
         update,
         settings.global_batch_size,
         cores,
-        scaling_runs.gpus(),
+        len(devices.visible_gpus()),
     )

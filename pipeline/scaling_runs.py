@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from typing import Any
 from evergreen.components import progress
 from evergreen.components.errors import ConfigError
 from evergreen.components.span_records import property_value
-from evergreen.components.trainer import child, cluster
+from evergreen.components.trainer import child, cluster, devices
 from evergreen.components.trainer import settings as trainer_settings
 from evergreen.components.trainer.request import Examples, Request
 from evergreen.components.trainer.settings import MIRRORED, PARAMETER_SERVER, SINGLE, TrainerSettings
@@ -120,9 +119,12 @@ def plan(config: Config, strategies: Sequence[str], replicas: Sequence[int], ste
     }
 
     def case(strategy: str, count: int) -> Case:
-        devices = count if strategy == MIRRORED else None
-        workers = {"workers": count, "ps": config.trainer.cluster.ps}
-        values = {**common, "strategy": strategy, "devices": devices, "cluster": workers}
+        values = {
+            **common,
+            "strategy": strategy,
+            "devices": count if strategy == MIRRORED else None,
+            "cluster": {"workers": count, "ps": config.trainer.cluster.ps},
+        }
         if strategy == PARAMETER_SERVER and config.trainer.update == "async":
             values["steps"] = _STEPS_OF_ASYNC * steps
         return Case(strategy, count, trainer_settings.parse(values))
@@ -133,7 +135,7 @@ def plan(config: Config, strategies: Sequence[str], replicas: Sequence[int], ste
         for one in cases
         for key, received, expected in one.settings.problems()
     ]
-    there = gpus()
+    there = len(devices.visible_gpus())
     problems += [
         f"{one}: this machine has {there} GPUs"
         for one in cases
@@ -310,11 +312,3 @@ def own_network_bytes(pid: int) -> int | None:
     except OSError:
         return None
     return next((int(words[_SENT]) for words in lines if words and words[0] == _LOOPBACK), None)
-
-
-def gpus() -> int:
-    """Counts the GPUs that TensorFlow would see, without loading it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from evergreen.components import errors
+from evergreen.components.errors import Failure
 from evergreen.components.span_example_gen import (
     batches,
     columns,
@@ -31,32 +32,6 @@ from evergreen.components.span_example_gen.pieces import Job, Piece
 from evergreen.components.span_example_gen.settings import SPLITS
 
 STAGING = ".staging"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error of the user's data.
-
-    Attributes:
-      error: class name in `evergreen.components.errors`.
-      headline: what happened.
-      reason: why.
-      next_step: what to do.
-    """
-
-    error: str
-    headline: str
-    reason: str
-    next_step: str
-
-    @classmethod
-    def of(cls, error: errors.EvergreenError) -> Failure:
-        """Makes a value of an exception."""
-        return cls(type(error).__name__, error.headline, error.reason, error.next_step)
-
-    def exception(self) -> errors.EvergreenError:
-        """Makes the exception of the value again."""
-        return getattr(errors, self.error)(self.headline, self.reason, self.next_step)
 
 
 @dataclass

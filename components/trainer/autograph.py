@@ -1,15 +1,38 @@
-"""TensorFlow 2.16 rewrites the source of tf_keras while it traces a training step, which is slow.
+"""AutoGraph rewrites the source of what a graph function calls, which is slow; only the user's own code needs it.
 
-AutoGraph leaves the packages on its list alone; `keras` is on it in every version, `tf_keras` since a later one (2.21
-has it). The functions of tf_keras need no rewriting, and the user's own layers are still converted.
+It leaves the packages on its list alone. `keras` is on it in every version of TensorFlow, but `tf_keras` only since a
+later one than 2.16 (2.21 has it). The functions of `loop` say `tf.while_loop` where they mean one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
-def leave_tf_keras_alone() -> None:
-    """Puts tf_keras on AutoGraph's list where it is not."""
+_LEFT_ALONE = ("tf_keras", "evergreen.components.trainer.loop")
+
+
+def leave_libraries_alone() -> None:
+    """Puts tf_keras and the training loop on AutoGraph's list."""
     from tensorflow.python.autograph.core import config
 
-    if not any(rule.matches("tf_keras") for rule in config.CONVERSION_RULES):
-        config.CONVERSION_RULES = (config.DoNotConvert("tf_keras"), *config.CONVERSION_RULES)
+    for package in _LEFT_ALONE:
+        if not any(rule.matches(package) for rule in config.CONVERSION_RULES):
+            config.CONVERSION_RULES = (config.DoNotConvert(package), *config.CONVERSION_RULES)
+
+
+def enabled() -> AbstractContextManager[Any]:
+    """Lets AutoGraph convert the user's layers and losses within a graph function that is itself not converted."""
+    from tensorflow.python.autograph.core import ag_ctx, converter
+
+    options = converter.ConversionOptions(recursive=True, user_requested=True)
+    return ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED, options)
+
+
+def converted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Converts a function while `enabled`, unless it is of a library that is left alone."""
+    from tensorflow.python.autograph.core import ag_ctx
+    from tensorflow.python.autograph.impl import api
+
+    return api.tf_convert(function, ag_ctx.control_status_ctx())

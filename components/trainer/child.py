@@ -10,17 +10,18 @@ coordinator of a local cluster runs in a network of its own where the system has
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evergreen.components import errors, progress, user_code
-from evergreen.components.errors import EvergreenError
+from evergreen.components import progress, user_code
+from evergreen.components.errors import EvergreenError, Failure
 from evergreen.components.trainer import cluster, network, watchdog
 from evergreen.components.trainer import parent as parents
 from evergreen.components.trainer.request import Request
@@ -40,6 +41,7 @@ def train(request: Request) -> dict[str, Any]:
 
     Raises:
       EvergreenError: what the training refuses, as it would here.
+      LostProcess: a cluster lost a process that it cannot do without.
       RuntimeError: the child failed.
     """
     with contextlib.closing(Child(request)) as child:
@@ -102,7 +104,7 @@ class Child:
         if "report" in result:
             return dict(result["report"])
         if "error" in result:
-            raise getattr(errors, result["error"])(*result["parts"])
+            raise Failure(**result["error"]).exception()
         if "lost" in result:
             raise cluster.LostProcess(result["lost"])
         raise RuntimeError(f"the training process failed:\n{result['traceback']}")
@@ -114,6 +116,24 @@ class Child:
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def along(request: Request, environment: Mapping[str, str]) -> Iterator[Child]:
+    """Runs a process that computes its share of a training and leaves nothing, for the time of a `with`.
+
+    Args:
+      request: the training that another process leads; its folders are not written to.
+      environment: variables that the process gets besides this one's.
+
+    Yields:
+      The process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir, run_dir = os.path.join(folder, "model"), os.path.join(folder, "run")
+        own = dataclasses.replace(request, chief=False, model_dir=model_dir, run_dir=run_dir)
+        with contextlib.closing(Child(own, environment)) as process:
+            yield process
 
 
 def _network(request: Request, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -170,7 +190,7 @@ def main(request_file: str, result_file: str, parent: str, private: str = "") ->
     try:
         result = {"report": _run(request)}
     except EvergreenError as error:
-        result = {"error": type(error).__name__, "parts": [error.headline, error.reason, error.next_step]}
+        result = {"error": dataclasses.asdict(Failure.of(error))}
     except cluster.LostProcess as error:
         result = {"lost": str(error)}
     except Exception:

@@ -157,23 +157,26 @@ def free_addresses(count: int) -> list[str]:
     return found
 
 
-def check_port(plan: Plan) -> None:
-    """Makes sure that this process can listen where the cluster expects it: TensorFlow would say it in no clear words.
+def listen(plan: Plan) -> socket.socket:
+    """Listens where the cluster expects this process; TensorFlow would say in no clear words that it cannot.
 
     Args:
       plan: the cluster, with this process as its task.
+
+    Returns:
+      A listening socket. Where it is TensorFlow that shall listen, close it.
 
     Raises:
       ConfigError: the port is in use.
     """
     port = int(plan.address(plan.task).rpartition(":")[2])
     try:
-        socket.create_server(("", port)).close()
+        return socket.create_server(("", port))
     except OSError as error:
         raise ConfigError(
             f"port {port} cannot be listened on",
             f"{error}; the cluster gives it to {plan.task}",
-            "End what uses it, or give the task another port in TF_CONFIG on all hosts.",
+            "End what uses it (a second `evergreen worker`?), or give the task another port in TF_CONFIG on all hosts.",
         ) from error
 
 

@@ -7,6 +7,8 @@ therefore called as early as a process can; where it comes too late, the Trainer
 from __future__ import annotations
 
 import dataclasses
+import glob
+import itertools
 import logging
 import os
 from collections.abc import Mapping
@@ -65,6 +67,15 @@ def _gpus() -> int:
     import tensorflow as tf
 
     return len(tf.config.list_physical_devices("GPU"))
+
+
+def visible_gpus() -> list[str]:
+    """Returns the GPUs that TensorFlow would see, as CUDA_VISIBLE_DEVICES names them, without loading it."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(number) for number, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
+    # CUDA takes no device that is named after one that does not exist.
+    return list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, named.split(","))))
 
 
 def count(settings: TrainerSettings) -> int:

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Executor(base_executor.BaseExecutor):
-    """Trains in this process, or in a child where TensorFlow has started with too few logical devices."""
+    """Trains in this process, or in a child: for a cluster, or where TensorFlow has too few logical devices."""
 
     def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
         """See `component.Trainer` for the inputs, outputs and parameters."""

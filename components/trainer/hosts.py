@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from evergreen.components import errors, progress
-from evergreen.components.errors import ConfigError
+from evergreen.components import progress
+from evergreen.components.errors import ConfigError, Failure
 from evergreen.components.trainer import cluster
 from evergreen.components.trainer.cluster import PS, WORKER, Cluster, LostProcess, Plan, Task
 
@@ -115,12 +115,12 @@ class Host:
                 lines = iter(connection.makefile("rb"))
                 answer = json.loads(next(lines))
                 if "refused" in answer:
-                    raise getattr(errors, answer["refused"]["error"])(*answer["refused"]["parts"])
+                    raise Failure(**answer["refused"]).exception()
                 if answer.get("task") == str(self.task):
                     connection.settimeout(self._timeout)
                     return connection, lines
                 problem = f"it answers as {answer.get('task')}"
-            except (OSError, ValueError, StopIteration, AttributeError) as error:
+            except (OSError, ValueError, StopIteration, AttributeError, TypeError, LookupError) as error:
                 problem = str(error) or type(error).__name__
             if time.monotonic() > deadline:
                 raise ConfigError(
@@ -139,7 +139,7 @@ class Host:
                 message = json.loads(line)
                 self.losses = int(message.get("losses", self.losses))
                 if "refused" in message:
-                    self._failure = getattr(errors, message["refused"]["error"])(*message["refused"]["parts"])
+                    self._failure = Failure(**message["refused"]).exception()
                 if "lost" in message:
                     self._failure = LostProcess(f"{self.task} at {self._address}: {message['lost']}")
                 if message.get("done"):
@@ -147,7 +147,7 @@ class Host:
             reason = "closed the connection"
         except TimeoutError:
             reason = f"has said nothing for {self._timeout} s"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, LookupError) as error:
             reason = f"is gone: {error}"
         if not self._done and self._failure is None:
             self._failure = LostProcess(f"{self.task} at {self._address} {reason}")

@@ -11,10 +11,9 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from evergreen.components.errors import ConfigError, EvergreenError
@@ -62,14 +61,16 @@ def train(request: Request) -> dict[str, Any]:
 
 def _attempt(request: Request, plan: Plan | None) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
-        others: Sequence[_Other]
+        others: list[_Other] = []
         if plan is None:
             plan = Plan({WORKER: cluster.free_addresses(request.settings.cluster.workers)}, Task(WORKER, 0))
-            others = [stack.enter_context(_along(request, plan, task)) for task in plan.tasks()[1:]]
+            for task in plan.tasks()[1:]:
+                process = stack.enter_context(child.along(request, {cluster.VARIABLE: plan.config(task)}))
+                others.append(_Process(process, task))
         else:
             tasks = [task for task in plan.tasks() if task != plan.task]
-            along = json.loads(dataclasses.replace(request, chief=False).to_json())
-            order: Mapping[str, Any] = {"order": hosts.TRAIN, "request": along, "code": worker.code_of(request)}
+            asked = json.loads(request.to_json())
+            order: Mapping[str, Any] = {"order": hosts.TRAIN, "request": asked, "code": worker.code_of(request)}
             others = stack.enter_context(hosts.hosts(plan, tasks, lambda task: order, request.settings.cluster.timeout))
         leading = child.Child(request, {cluster.VARIABLE: plan.config()})
         stack.callback(leading.close)
@@ -90,19 +91,6 @@ class _Process:
             raise LostProcess(f"{self._task} ended with status {status}")
         if status is not None:
             self._process.result()
-
-
-@contextlib.contextmanager
-def _along(request: Request, plan: Plan, task: Task) -> Iterator[_Process]:
-    """Runs a process that does not lead on this machine, for the time of a `with`."""
-    with tempfile.TemporaryDirectory() as folder:
-        model_dir, run_dir = os.path.join(folder, "model"), os.path.join(folder, "run")
-        own = dataclasses.replace(request, chief=False, model_dir=model_dir, run_dir=run_dir)
-        process = child.Child(own, {cluster.VARIABLE: plan.config(task)})
-        try:
-            yield _Process(process, task)
-        finally:
-            process.close()
 
 
 def _wait(leading: child.Child, others: Sequence[_Other], task: Task) -> dict[str, Any]:

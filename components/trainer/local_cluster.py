@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import subprocess
@@ -12,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from evergreen.components.trainer import devices
 from evergreen.components.trainer.cluster import (
     LOG_FILE,
     PLAN_FILE,
@@ -148,8 +148,7 @@ def _environment(task: Task) -> dict[str, str]:
     """Returns what a local task's environment has of its own: imports that do not depend on its folder, and one GPU."""
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     found = {"PYTHONPATH": os.pathsep.join(paths), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(n) for n, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
+    gpus = devices.visible_gpus()
     if gpus:
         found["CUDA_VISIBLE_DEVICES"] = gpus[task.index % len(gpus)] if task.job == WORKER else ""
     return found

@@ -16,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from evergreen.components import progress
-from evergreen.components.errors import ConfigError, ModelRejected
+from evergreen.components.errors import ModelRejected
+from evergreen.components.trainer import autograph
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.checkpoints import Keeper, State
+from evergreen.components.trainer.early_stopping import Watch
 from evergreen.components.trainer.input_path import Dataset, non_finite
-from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, EarlyStopping, TrainerSettings
+from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, TrainerSettings
 from evergreen.components.trainer.timing import Clock
 
 # What TensorFlow raises where the other end of a connection is gone.
@@ -29,8 +31,6 @@ MAX_STEPS_PER_EXECUTION = 50
 _EXECUTION_S = 0.5
 _STEPS_IN_STEP = 10
 _POINTS = 20
-# As tf_keras's EarlyStopping tells metrics that grow from those that fall.
-_GROWING = ("acc", "accuracy", "auc", "precision", "recall", "r2_score", "prc")
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Loop:
         self.keeper = keeper
         self.profile_dir = profile_dir
         self.tracing = False
-        self.watch: _Watch | None = None
+        self.watch: Watch | None = None
         self.outcome = Outcome()
         self.finite_loss: tuple[int, float] | None = None
 
@@ -126,7 +126,7 @@ class Loop:
         """
         self.build_optimizer()
         stopping = self.settings.early_stopping
-        self.watch = _Watch(stopping, self.model) if stopping is not None else None
+        self.watch = Watch(stopping, self.model) if stopping is not None else None
         self.resume()
         self.open()
         interval = stopping.every if stopping is not None else max(1, self.settings.steps // _POINTS)
@@ -203,11 +203,11 @@ class Loop:
         if self.strategy.num_replicas_in_sync > 1:
             self.clock.watch(self.model.optimizer)
         self.train, self.test = _step_functions(self.model, self.strategy, self.clock)
-        # A trace of the training step that makes variables is done twice: those of the metrics are made here.
-        rows = self.validation if self.validation.rows else self.training
-        batches, _ = rows.evaluation(self.settings.global_batch_size)
-        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(1))
-        self.model.reset_metrics()
+        if self.validation.rows:
+            batches, count = self.validation.evaluation()
+            self.held = strategies.distribute(self.strategy, batches), tf.constant(count)
+            # Traced and not run: a test step that cannot be traced ends the training here and not hours later.
+            self.test(iter(self.held[0]), tf.constant(0))
         batches = self.training.training(self.settings.global_batch_size, self.settings.seed, self.outcome.steps)
         self.iterator = iter(strategies.distribute(self.strategy, batches))
 
@@ -221,8 +221,8 @@ class Loop:
 
     def evaluate(self) -> dict[str, float]:
         """Measures the validation rows; the metrics were reset before."""
-        batches, count = self.validation.evaluation()
-        self.test(iter(strategies.distribute(self.strategy, batches)), tf.constant(count))
+        batches, count = self.held
+        self.test(iter(batches), count)
         return results(self.model)
 
     def build_optimizer(self) -> None:
@@ -310,77 +310,37 @@ class Loop:
         )
 
 
-class _Watch:
-    """Early stopping: keeps the best weights measured, and says when to end."""
-
-    def __init__(self, settings: EarlyStopping, model: Any):
-        self.settings = settings
-        self.model = model
-        self.sign = 1.0 if settings.metric.endswith(_GROWING) else -1.0
-        self.best = -math.inf
-        self.best_step = 0
-        self.weights: list[np.ndarray] | None = None
-        self.without_gain = 0
-
-    def hears(self, point: dict[str, float]) -> bool:
-        """Takes a measurement; tells whether patience has run out."""
-        metric = self.settings.metric
-        if metric not in point:
-            raise ConfigError(
-                f"trainer.early_stopping.metric {metric!r} is not measured",
-                f"measured: {', '.join(name for name in point if name.startswith('val_')) or 'nothing on validation'}",
-                "Name one of these; without validation rows (data.validation: 0) there are none.",
-            )
-        value = self.sign * point[metric]
-        if value > self.best:
-            self.best, self.best_step, self.without_gain = value, int(point["step"]), 0
-            self.weights = self.model.get_weights()
-        else:
-            self.without_gain += 1
-        return self.without_gain >= self.settings.patience
-
-    def dump(self) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Returns what a checkpoint holds of it: numbers, and the best weights."""
-        # Infinity is no JSON, and nothing was measured then.
-        best = None if math.isinf(self.best) else self.best
-        return {"best": best, "step": self.best_step, "without": self.without_gain}, list(self.weights or [])
-
-    def load(self, values: dict[str, Any], weights: list[np.ndarray]) -> None:
-        """Takes what `dump` gave."""
-        self.best = -math.inf if values["best"] is None else values["best"]
-        self.best_step, self.without_gain = values["step"], values["without"]
-        self.weights = weights or None
-
-    def restore(self) -> int:
-        """Gives the model its best weights; returns their step."""
-        if self.weights is not None:
-            self.model.set_weights(self.weights)
-        return self.best_step
-
-
 def _step_functions(model: Any, strategy: tf.distribute.Strategy, clock: Clock) -> tuple[Any, Any]:
     """Makes the graph functions that run some training steps, which give the loss so far, or some test steps."""
 
     def train_step(iterator: Any) -> tf.Tensor:
         batch = clock.next_batch(iterator)
-        logs = strategy.run(lambda batch: model.train_step(strategies.share(strategy, batch)), args=(batch,))
+        step = autograph.converted(model.train_step)
+        logs = strategy.run(lambda batch: step(strategies.share(strategy, batch)), args=(batch,))
         loss = logs.get("loss", 0.0) if isinstance(logs, dict) else 0.0
         return tf.cast(strategy.experimental_local_results(loss)[0], tf.float32)
 
     def test_step(iterator: Any) -> None:
-        strategy.run(lambda batch: model.test_step(strategies.share(strategy, batch)), args=(next(iterator),))
+        step = autograph.converted(model.test_step)
+        strategy.run(lambda batch: step(strategies.share(strategy, batch)), args=(next(iterator),))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def train(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        loss = tf.constant(0.0)
-        for _ in tf.range(count):
-            loss = train_step(iterator)
-        return loss
+        def body(done: tf.Tensor, loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return done + 1, train_step(iterator)
 
-    @tf.function(reduce_retracing=True)
+        with autograph.enabled():
+            _, loss = tf.while_loop(lambda done, loss: done < count, body, (0, 0.0))
+            return loss
+
+    @tf.function(autograph=False, reduce_retracing=True)
     def test(iterator: Any, count: tf.Tensor) -> None:
-        for _ in tf.range(count):
+        def body(done: tf.Tensor) -> tuple[tf.Tensor]:
             test_step(iterator)
+            return (done + 1,)
+
+        with autograph.enabled():
+            tf.while_loop(lambda done: done < count, body, (0,))
 
     return train, test
 

@@ -35,7 +35,7 @@ def train(request: Request) -> dict[str, Any]:
     """
     settings = request.settings
     spec = settings.run_fn or ""
-    autograph.leave_tf_keras_alone()
+    autograph.leave_libraries_alone()
     phases = report.Phases()
     with phases.phase("load", "preparing the examples"):
         function = user_code.load(spec, request.project_dir)

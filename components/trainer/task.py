@@ -37,7 +37,7 @@ def main(parent_id: str | None = None) -> None:
             f"received {received}, expected a worker or a ps",
             'Set its "task" to {"type": "worker", "index": 0}, and "cluster" to all addresses.',
         )
-    cluster.check_port(plan)
+    cluster.listen(plan).close()
     import tensorflow as tf
 
     jobs = {job: list(addresses) for job, addresses in plan.jobs.items()}

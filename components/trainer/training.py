@@ -84,7 +84,7 @@ def train(request: Request) -> dict[str, Any]:
                 watch.enter_context(Watchdog(joined.plan, settings.cluster.timeout, joined.replace))
             elif settings.strategy == MULTI_WORKER and (plan := cluster.read(os.environ)) is not None:
                 stack.enter_context(watch)
-                cluster.check_port(plan)
+                cluster.listen(plan).close()
                 watch.enter_context(Watchdog(plan, settings.cluster.timeout))
             if settings.strategy in ON_CLUSTERS:
                 # TensorFlow joins a cluster before its first operation, or not at all.
@@ -106,7 +106,7 @@ def _train(
     """Trains; `watch` is closed after the last step, when nobody has to answer any more."""
     settings = request.settings
     spec = settings.model or ""
-    autograph.leave_tf_keras_alone()
+    autograph.leave_libraries_alone()
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import select
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from evergreen.components import user_code
-from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.errors import ConfigError, EvergreenError, Failure
 from evergreen.components.trainer import child, cluster, hosts
 from evergreen.components.trainer.cluster import LostProcess, Plan
 from evergreen.components.trainer.local_cluster import LocalCluster
@@ -51,24 +49,14 @@ def serve(plan: Plan, project_dir: str | None, say: Say) -> None:
                     _send(connection, {"task": str(plan.task)})
                     say(f"{plan.task}: {_attend(connection, step)}")
             except EvergreenError as error:
-                parts = [error.headline, error.reason, error.next_step]
                 say(f"{plan.task} refused: {error.headline}: {error.reason}")
                 with contextlib.suppress(OSError):
-                    _send(connection, {"refused": {"error": type(error).__name__, "parts": parts}})
+                    _send(connection, {"refused": dataclasses.asdict(Failure.of(error))})
 
 
 def _wait_for_order(plan: Plan) -> tuple[socket.socket, dict[str, Any], str]:
     """Listens until somebody sends an order; then the port is free for TensorFlow."""
-    port = int(plan.address(plan.task).rpartition(":")[2])
-    try:
-        listener = socket.create_server(("", port))
-    except OSError as error:
-        raise ConfigError(
-            f"port {port} cannot be listened on",
-            f"{error}; TF_CONFIG gives it to {plan.task}",
-            "End what uses it (a second `evergreen worker`?), or give the task another port on all hosts.",
-        ) from error
-    with listener:
+    with cluster.listen(plan) as listener:
         while True:
             connection, (host, *_) = listener.accept()
             connection.settimeout(cluster.ANSWER_S)
@@ -121,17 +109,11 @@ def _serve(plan: Plan, order: dict[str, Any], project_dir: str | None) -> Iterat
 def _train(plan: Plan, order: dict[str, Any], project_dir: str | None) -> Iterator[Callable[[dict], dict]]:
     """Trains along; yields what says how the training process is."""
     request = Request.from_json(json.dumps(order["request"]))
-    request = dataclasses.replace(request, project_dir=project_dir or request.project_dir, chief=False)
+    request = dataclasses.replace(request, project_dir=project_dir or request.project_dir)
     _check_files(plan, request)
     _check_code(plan, request, order["code"])
-    with tempfile.TemporaryDirectory() as folder:
-        model_dir, run_dir = os.path.join(folder, "model"), os.path.join(folder, "run")
-        own = dataclasses.replace(request, model_dir=model_dir, run_dir=run_dir)
-        process = child.Child(own, {cluster.VARIABLE: plan.config()})
-        try:
-            yield lambda message: _state(process)
-        finally:
-            process.close()
+    with child.along(request, {cluster.VARIABLE: plan.config()}) as process:
+        yield lambda message: _state(process)
 
 
 def _state(process: child.Child) -> dict[str, Any]:
@@ -143,8 +125,7 @@ def _state(process: child.Child) -> dict[str, Any]:
     try:
         process.result()
     except EvergreenError as error:
-        parts = [error.headline, error.reason, error.next_step]
-        return {"refused": {"error": type(error).__name__, "parts": parts}}
+        return {"refused": dataclasses.asdict(Failure.of(error))}
     except RuntimeError as error:
         return {"lost": str(error).strip().splitlines()[-1]}
     return {"done": True}
@@ -171,7 +152,7 @@ def _attend(connection: socket.socket, step: Callable[[dict], dict]) -> str:
         if "lost" in state:
             return f"the training is lost: {state['lost']}"
         if "refused" in state:
-            return f"the training was refused: {state['refused']['parts'][0]}"
+            return f"the training was refused: {state['refused']['headline']}"
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -184,9 +165,7 @@ def code_of(request: Request) -> dict[str, str]:
     Args:
       request: the training.
     """
-    root = Path(request.project_dir)
-    files = user_code.closure(request.settings.model or "", request.project_dir)
-    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return user_code.hashes(request.settings.model or "", request.project_dir)
 
 
 def _check_code(plan: Plan, request: Request, expected: dict[str, str]) -> None:

@@ -284,6 +284,42 @@ def test_a_models_own_train_step_and_any_optimizer_are_used(world, tmp_path, opt
         train(world, tmp_path, {**settings, "steps": 9}, project_dir=str(project))
 
 
+def test_the_users_code_may_branch_on_tensors(world, tmp_path):
+    project = trainer_world.write_project(
+        tmp_path / "project",
+        branching_model="""
+            import tensorflow as tf
+            import tf_keras
+
+            class Positive(tf_keras.layers.Layer):
+                def call(self, inputs):
+                    if tf.reduce_sum(inputs) < 0.0:
+                        inputs = -inputs
+                    return inputs
+
+            class Own(tf_keras.Model):
+                def train_step(self, data):
+                    if self.weights[-1][0] < 2.5:
+                        self.weights[-1].assign_add([1.0])
+                    return {"loss": tf.reduce_mean(self(data[0]))}
+
+                def test_step(self, data):
+                    loss = 0.0
+                    for row in data[1]:
+                        loss += tf.reduce_sum(tf.cast(row, tf.float32))
+                    return {"loss": loss}
+
+            def build_model(transform_output, hyperparameters):
+                size = tf_keras.Input((1,), name="size")
+                model = Own({"size": size}, tf_keras.layers.Dense(1)(Positive()(size)))
+                model.compile("sgd", "mse")
+                return model
+        """,
+    )
+    _, request = train(world, tmp_path, {"model": "branching_model:build_model", "steps": 5}, project_dir=str(project))
+    assert weights(request)["dense/bias"].tolist() == [3.0]
+
+
 def test_averaged_weights_are_what_the_model_ends_with(world, tmp_path):
     text = trainer_world.MODEL.replace(
         '"adam"))', '"adam"))\n    optimizer.use_ema, optimizer.ema_momentum = True, 0.5'

@@ -168,3 +168,15 @@ def test_closure_names_the_line_that_is_not_python(tmp_path):
 def test_child_environment_puts_the_project_last(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/first", str(tmp_path), "/second"]))
     assert user_code.child_environment(tmp_path)["PYTHONPATH"].split(os.pathsep) == ["/first", "/second", str(tmp_path)]
+
+
+def test_a_projects_files_are_named_and_hashed_alike_through_a_link(tmp_path):
+    project(tmp_path / "real", my_model="import nets.deep", nets__deep="x = 1")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    hashes = user_code.hashes("my_model:f", tmp_path / "link")
+    assert list(hashes) == ["my_model.py", "nets/deep.py"]
+    assert hashes == user_code.hashes("my_model:f", tmp_path / "real")
+    assert user_code.digest("my_model:f", tmp_path / "link") == user_code.digest("my_model:f", tmp_path / "real")
+    (tmp_path / "real" / "nets" / "deep.py").write_text("x = 2")
+    changed = user_code.hashes("my_model:f", tmp_path / "link")
+    assert {name for name in hashes if hashes[name] != changed[name]} == {"nets/deep.py"}
