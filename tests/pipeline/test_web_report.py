@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -170,6 +171,48 @@ def test_a_part_whose_files_are_gone_is_left_out(lineage):
     card = data.card(lineage, found, str)
     assert card["quality"] is None and card["data"]["statistics"] is None
     assert "files are gone" in Parsed(pages.report("card", card=card, project="p", pages=False, made="now")).text
+
+
+SERVING = {
+    "server": "built-in",
+    "rows": 50,
+    "load_s": 0.4,
+    "peak_bytes": 310_000_000,
+    "reasons": [f"REST answered {NASTY}"],
+    "models": [
+        {
+            "model": "SavedModel",
+            "signatures": [
+                {"signature": "serving_default", "api": "REST", "compared": "gRPC", "p50_ms": None, "p99_ms": None},
+                {"signature": "predict_raw", "api": "gRPC", "compared": "", "p50_ms": 1.25, "p99_ms": 3.5},
+            ],
+        }
+    ],
+}
+
+
+def test_what_a_model_server_answered_is_shown(lineage):
+    card = {**data.card(lineage, lineage.version(), str), "serving": SERVING}
+    text = pages.report("card", card=card, project="p", pages=False, made="now")
+    page = Parsed(text)
+    for shown in ("built-in", "310 MB", "predict_raw", "1.25", f"REST answered {NASTY}"):
+        assert shown in page.text, shown
+    assert NASTY not in text
+    assert history.server_ms(SERVING) == 1.25
+
+
+def test_reports_that_tell_little_still_make_a_card(lineage):
+    found = lineage.version()
+    training = dataclasses.replace(found.training, report={"steps": 7}, settings={})
+    card = {
+        **data.card(lineage, found, str),
+        "training": data.training_part(training),
+        "quality": data.quality({"overall": {"metrics": {"auc": {"challenger": 0.5}}}, "metrics": ["auc", "other"]}),
+        "variants": data.variants({"variants": [{"variant": "float16", "bytes": None}]}),
+        "serving": {"passed": True},
+    }
+    page = Parsed(pages.report("card", card=card, project="p", pages=False, made="now"))
+    assert "steps 7" in page.text and "left out" in page.text
 
 
 def test_drift_is_measured_against_the_schema_s_threshold(project):
