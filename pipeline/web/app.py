@@ -58,8 +58,7 @@ class Shown:
         return web.Response(text=await self.work(whole), content_type="text/html")
 
     def _lay_out(self, request: web.Request, template: str, **values: Any) -> str:
-        trusted = self.guard.knows(request.cookies.get(self.guard.cookie))
-        return pages.page(template, project=self.project, pages=True, here=request.path, trusted=trusted, **values)
+        return pages.page(template, project=self.project, pages=True, here=request.path, **values)
 
     def problem(self, request: web.Request, status: int, headline: str, reason: str, step: str = "") -> web.Response:
         """Makes the page that says what went wrong."""

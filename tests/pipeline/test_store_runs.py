@@ -16,7 +16,14 @@ def store(tmp_path_factory) -> Store:
 
 @pytest.mark.parametrize(
     ("count", "skip", "spans"),
-    [(1, 0, [11]), (3, 0, [11, 10, 9]), (3, 4, [7, 6, 5]), (5, 10, [1, 0]), (5, 12, []), (100, 0, [*range(11, -1, -1)])],
+    [
+        (1, 0, [11]),
+        (3, 0, [11, 10, 9]),
+        (3, 4, [7, 6, 5]),
+        (5, 10, [1, 0]),
+        (5, 12, []),
+        (100, 0, [*range(11, -1, -1)]),
+    ],
 )
 def test_the_newest_come_first_however_many_other_contexts_lie_between(store, count, skip, spans):
     assert [run.span for run in store.newest_runs(count, skip)] == spans
