@@ -46,4 +46,4 @@ def command(config_file: str | None, overrides: tuple[str, ...], port: int) -> N
     console = Console()
     console.note(f"http://{HOST}:{port}/?token={checks.token}")
     console.note("the token lets this browser roll back; Ctrl-C ends the server", "dim")
-    web.run_app(app.build(config, checks), sock=listening, print=None, access_log=None, handle_signals=True)
+    web.run_app(app.build(config, checks), sock=listening, print=None, access_log=None, shutdown_timeout=2)
