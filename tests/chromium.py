@@ -9,7 +9,7 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Page:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._loaded = asyncio.Event()
+        self._loaded: set[str] = set()  # by the id of the load, for a page may be left before it is whole
+        self._load = asyncio.Condition()
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.width = 0
@@ -45,8 +46,11 @@ class Page:
                 self._answers.pop(said["id"]).set_result(said)
                 continue
             method, params = said["method"], said["params"]
-            if method == "Page.loadEventFired":
-                self._loaded.set()
+            if method == "Page.lifecycleEvent":
+                if params["name"] == "load":
+                    async with self._load:
+                        self._loaded.add(params["loaderId"])
+                        self._load.notify_all()
             elif method == "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
             elif method == "Runtime.exceptionThrown":
@@ -68,9 +72,12 @@ class Page:
 
     async def open(self, address: str) -> None:
         """Opens a page and waits until it is loaded."""
-        self._loaded.clear()
-        await self.call("Page.navigate", url=address)
-        await asyncio.wait_for(self._loaded.wait(), _SECONDS)
+        loader = (await self.call("Page.navigate", url=address))["loaderId"]
+        await self._wait(lambda: loader in self._loaded)
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        async with self._load:
+            await asyncio.wait_for(self._load.wait_for(condition), _SECONDS)
 
     async def ask(self, script: str) -> Any:
         """Returns what an expression is in the page."""
@@ -92,11 +99,19 @@ class Page:
             "return {x: r.x + r.width / 2, y: r.y + r.height / 2}; })()"
         )
         assert place is not None, f"there is no {selector}"
-        self._loaded.clear()
+        known = len(self._loaded)
         for kind in ("mousePressed", "mouseReleased"):
             await self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
         if loads:
-            await asyncio.wait_for(self._loaded.wait(), _SECONDS)
+            await self._wait(lambda: len(self._loaded) > known)
+
+    async def follow(self, selector: str) -> None:
+        """Puts the focus on a link, presses Enter, and waits for the page that opens."""
+        await self.ask(f"document.querySelector({json.dumps(selector)}).focus()")
+        known = len(self._loaded)
+        for kind in ("keyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
+        await self._wait(lambda: len(self._loaded) > known)
 
     async def look(self, width: int, *, dark: bool = False, height: int = 900) -> None:
         """Sets the window's width in pixels and the colour scheme that the user prefers."""
@@ -142,6 +157,7 @@ async def browse() -> AsyncIterator[Page]:
                     listening = asyncio.create_task(page.listen())
                     for domain in ("Page", "Runtime", "Log", "Network"):
                         await page.call(f"{domain}.enable")
+                    await page.call("Page.setLifecycleEventsEnabled", enabled=True)
                     yield page
                     listening.cancel()
         finally:

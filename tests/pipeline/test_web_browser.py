@@ -107,15 +107,7 @@ def test_from_the_live_version_to_its_spans_by_clicking(address):
             await page.click(f"a[href='/version/{version_of(23)}']")
             assert "not live" in await page.ask("document.querySelector('h1').textContent")
             # The graph by the keyboard.
-            await page.ask("document.querySelector('.network .node.execution').focus()")
-            for kind in ("keyDown", "keyUp"):
-                await page.call(
-                    "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13
-                )
-            for _ in range(100):
-                if "/execution/" in await page.ask("location.pathname"):
-                    break
-                await asyncio.sleep(0.1)
+            await page.follow(".network .node.execution")
             assert "/execution/" in await page.ask("location.pathname")
 
     page = browse(visit)
