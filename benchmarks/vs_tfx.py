@@ -34,6 +34,7 @@ ROWS = {
     "train and export": ("Trainer",),
     "evaluate": ("Evaluator", "Resolver", "Champion", "Window"),
     "quantize": ("Quantizer",),
+    "a server answers": ("ServingValidator",),
     "publish": ("Pusher",),
 }
 

@@ -17,6 +17,7 @@ from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import spans, sqlite_file
 from evergreen.pipeline.checkup import Check, Level, disk, existing
 from evergreen.pipeline.config import Config, check_files
+from evergreen.pipeline.settings import is_uri
 
 IMPORT_SECONDS = 180
 CONNECT_SECONDS = 3
@@ -39,7 +40,9 @@ def checkup_project(config: Config, with_functions: bool = True) -> Iterator[Che
       config: its configuration.
       with_functions: also import the user's functions, in a process of their own; takes as long as TensorFlow does.
     """
-    places = {"workspace": config.workspace_dir, "base path": Path(config.publish.base_path)}
+    places = {"workspace": config.workspace_dir}
+    if not is_uri(config.publish.base_path):
+        places["base path"] = Path(config.publish.base_path)
     for name, folder in places.items():
         yield disk(f"disk of the {name}", folder)
         yield writable(name, folder)

@@ -26,16 +26,19 @@ from evergreen.pipeline.settings import (
     MetadataText,
     Name,
     PathText,
-    PublishSettings,
     ScheduleSettings,
     Section,
+    ServingSettings,
     TrainerSettings,
 )
+from evergreen.pipeline.settings_publish import PublishSettings
 from evergreen.pipeline.settings_quantize import QuantizeSettings
 
 __all__ = ["FILE_NAME", "Config", "NoProject", "check_files", "find", "load"]
 
 FILE_NAME = "evergreen.yaml"
+# How far a server's answer may be from the trained model's, in float32 and in mixed precision.
+TOLERANCE, MIXED_TOLERANCE = 1e-3, 2e-2
 
 
 class NoProject(ConfigError):
@@ -55,6 +58,9 @@ class Config(Section):
     trainer: TrainerSettings = Field(description="How a model is trained.")
     evaluate: EvaluateSettings = Field(description="Gate 2: what a model must show on rows that nobody trained on.")
     quantize: QuantizeSettings = Field(default_factory=QuantizeSettings, description="Gate 3: the TFLite variants.")
+    serving: ServingSettings = Field(
+        default_factory=ServingSettings, description="Gate 4: a real model server answers real rows."
+    )
     publish: PublishSettings = Field(description="Where versions go.")
     schedule: ScheduleSettings | None = Field(None, description="When a retraining starts by itself.")
     metadata: MetadataText = Field(
@@ -102,6 +108,17 @@ class Config(Section):
     def lock_path(self) -> Path:
         """The file that a run locks."""
         return self.workspace_dir / "run.lock"
+
+    @property
+    def tolerance(self) -> float:
+        """How far a server's answer may be from the trained model's."""
+        given = self.serving.tolerance
+        return given if given is not None else TOLERANCE if self.trainer.precision == "float32" else MIXED_TOLERANCE
+
+    def publish_settings(self) -> dict[str, Any]:
+        """Returns the section `publish` as the Pusher takes it, with the tolerance of the watch."""
+        values = self.publish.model_dump(mode="json")
+        return {**values, "watch": {**values["watch"], "tolerance": self.tolerance}}
 
     @property
     def connection(self) -> connection.Connection:

@@ -23,11 +23,11 @@ from evergreen.pipeline.config_errors import Problem, did_you_mean, mismatch
 from evergreen.pipeline.settings import (
     DataSettings,
     EvaluateSettings,
-    PublishSettings,
     ScheduleSettings,
     TrainerSettings,
     is_uri,
 )
+from evergreen.pipeline.settings_publish import PublishSettings
 from evergreen.pipeline.settings_quantize import QuantizeSettings
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.yaml_file import KeyPath
@@ -62,6 +62,8 @@ def check_between(sections: Mapping[str, Any]) -> list[Problem]:
         problems += _quantize(quantize, evaluate)
     if publish is not None and sections.get("workspace"):
         problems += _places(publish, sections["workspace"])
+    if publish is not None:
+        problems += _publish(publish)
     if schedule is not None and (schedule.cron is None) == (schedule.every is None):
         problems.append(Problem(("schedule",), "expected `cron` or `every`, one of the two"))
     return problems
@@ -141,13 +143,9 @@ def _quantize(quantize: QuantizeSettings, evaluate: EvaluateSettings | None) -> 
 
 
 def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
-    # Metadata, locks and the one rename that publishes a version need a file system.
-    uris = [(("workspace",), workspace), (("publish", "base_path"), publish.base_path)]
-    remote = [
-        mismatch(path, value, "a path of a local or mounted file system") for path, value in uris if is_uri(value)
-    ]
-    if remote:
-        yield from remote
+    if is_uri(workspace):  # metadata and locks need a file system
+        yield mismatch(("workspace",), workspace, "a path of a local or mounted file system")
+    if is_uri(workspace) or is_uri(publish.base_path):
         return
     artifacts, base = Path(workspace) / "artifacts", Path(publish.base_path)
     if base == artifacts or artifacts in base.parents or base in artifacts.parents:
@@ -155,6 +153,36 @@ def _places(publish: PublishSettings, workspace: str) -> Iterator[Problem]:
             ("publish", "base_path"),
             publish.base_path,
             f"a folder outside of the workspace's artifacts ({artifacts}), which `gc` cleans",
+        )
+
+
+def _publish(publish: PublishSettings) -> Iterator[Problem]:
+    if publish.server is None and publish.models_config is not None:
+        yield mismatch(
+            ("publish", "models_config"),
+            publish.models_config,
+            "a `publish.server`, which is told when labels move",
+        )
+    if publish.server is not None and is_uri(publish.base_path):
+        yield mismatch(
+            ("publish", "server"),
+            publish.server,
+            "a `publish.base_path` on a file system: on an object store no version can be on probation",
+        )
+    if publish.canary is None:
+        return
+    for key in ("server", "models_config"):
+        if getattr(publish, key) is None:
+            yield Problem(("publish", "canary"), f"expected `publish.{key}` too: a trial needs it to move labels")
+    if not publish.watch.rows and not publish.canary.metrics:
+        yield mismatch(
+            ("publish", "watch", "rows"),
+            0,
+            "more than 0, or `publish.canary.metrics`: a trial needs something to judge",
+        )
+    if publish.canary.label == publish.canary.stable:
+        yield mismatch(
+            ("publish", "canary", "label"), publish.canary.label, "another label than `publish.canary.stable`"
         )
 
 

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
@@ -135,6 +135,19 @@ class Console:
                 self.rich.print()
             for name, text in zip(columns, row, strict=True):
                 self.rich.print(Text.assemble((f"{name}: ", "bold"), text))
+
+
+def slowly(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Returns a function that passes a line on when the last one is long enough ago for a log."""
+    printed = -math.inf
+
+    def say(text: str) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= _PLAIN_SECONDS:
+            printed = time.monotonic()
+            note(text)
+
+    return say
 
 
 def print_json(value: Any) -> None:

@@ -28,8 +28,10 @@ from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator.component import ChampionExam, Evaluator
 from evergreen.components.fingerprinted import with_fingerprint
 from evergreen.components.gate.component import Gate
+from evergreen.components.pusher import versions
 from evergreen.components.pusher.component import Pusher
 from evergreen.components.quantizer.component import Quantizer
+from evergreen.components.serving_validator.component import ServingValidator
 from evergreen.components.span_example_gen.component import SpanExampleGen
 from evergreen.components.span_validator.component import SpanValidator
 from evergreen.components.statistics_gen.component import StatisticsGen
@@ -39,6 +41,7 @@ from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Entry, Plan, plan_run
 from evergreen.pipeline.store import Store, connection_config
 
+# A server batches rows otherwise than the exam did, which moves the last digits of an answer.
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 SchemaImporter = with_fingerprint(ImportSchemaGen)
@@ -118,7 +121,10 @@ class _Builder:
             quantizer = self.quantize(examples, transform, trainer, evaluator)
         variants = self.add(Gate(property="passed", report=quantizer.outputs["report"]), "VariantsGate")
         with Cond(variants.is_open()):
-            self.push(champion, trainer, evaluator, quantizer, self.warmup_inputs(schema, examples))
+            validator = self.serve(examples, trainer, evaluator, quantizer)
+        serving = self.add(Gate(property="blessed", infra_blessing=validator.outputs["blessing"]), "ServingGate")
+        with Cond(serving.is_open()):
+            self.push(champion, trainer, evaluator, quantizer, validator, self.push_inputs(schema, examples, evaluator))
         return self.nodes
 
     def add(self, node: Any, node_id: str) -> Any:
@@ -292,13 +298,35 @@ class _Builder:
             "Quantizer",
         )
 
-    def warmup_inputs(self, schema: Any, examples: Any) -> dict[str, Any]:
-        """Returns the channels that the warm-up requests are made of; rows of people are an input only where wanted."""
-        wanted = self.config.publish.warmup
-        channels = {"schema": schema.outputs["schema"], "real": examples.outputs["examples"]}
-        return {"examples" if wanted == "real" else wanted: channels[wanted]} if wanted in channels else {}
+    def serve(self, examples: Any, trainer: Any, evaluator: Any, quantizer: Any) -> Any:
+        """Adds the ServingValidator."""
+        return self.add(
+            ServingValidator(
+                model=trainer.outputs["model"],
+                examples=examples.outputs["examples"],
+                evaluation=evaluator.outputs["evaluation"],
+                quantized_models=quantizer.outputs["models"],
+                quantization_report=quantizer.outputs["report"],
+                settings=self.serving_settings(),
+                fingerprint=self.base,
+            ),
+            "ServingValidator",
+        )
 
-    def push(self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, warmup_inputs: dict[str, Any]) -> None:
+    def push_inputs(self, schema: Any, examples: Any, evaluator: Any) -> dict[str, Any]:
+        """Returns what warm-up requests are made of and servers asked about; rows of people only where wanted."""
+        publish, channels = self.config.publish, {}
+        if publish.warmup == "schema":
+            channels["schema"] = schema.outputs["schema"]
+        if publish.warmup == "real" or publish.server is not None:
+            channels["examples"] = examples.outputs["examples"]
+        if publish.server is not None:
+            channels["evaluation"] = evaluator.outputs["evaluation"]
+        return channels
+
+    def push(
+        self, champion: Any, trainer: Any, evaluator: Any, quantizer: Any, validator: Any, inputs: dict[str, Any]
+    ) -> None:
         """Adds the Pusher."""
         self.add(
             Pusher(
@@ -306,13 +334,14 @@ class _Builder:
                 quantized_models=quantizer.outputs["models"],
                 blessing=evaluator.outputs["blessing"],
                 quantization_report=quantizer.outputs["report"],
+                infra_blessing=validator.outputs["blessing"],
                 champion=champion.outputs["model"],
-                settings=self.settings("publish"),
+                settings=json.dumps(self.config.publish_settings(), sort_keys=True),
                 span=self.target.span,
                 span_version=self.target.version,
                 name=self.config.name,
                 fingerprint=self.push_fingerprint(),
-                **warmup_inputs,
+                **inputs,
             ),
             "Pusher",
         )
@@ -321,13 +350,20 @@ class _Builder:
         """Returns a section of the configuration as canonical JSON, for a node's parameter and so for its cache key."""
         return json.dumps(getattr(self.config, section).model_dump(mode="json"), sort_keys=True)
 
+    def serving_settings(self) -> str:
+        """Returns the section `serving`, its tolerance for the precision that the model computes in."""
+        settings = {**self.config.serving.model_dump(mode="json"), "tolerance": self.config.tolerance}
+        return json.dumps(settings, sort_keys=True)
+
     def push_fingerprint(self) -> str:
         """Returns the Pusher's fingerprint, in which the live version stands.
 
-        What the base path holds decides whether a push is needed, not what a cached execution once did.
+        What the base path holds decides whether a push is needed, not what a cached execution once did. The highest
+        version ever used is part of it: after a withdrawal the same version is live as before the push.
         """
         live = self.plan.champion
-        return fingerprint.combine(self.base, f"{live.version} {live.published}" if live else "")
+        highest = versions.read_highest(self.config.publish.base_path)
+        return fingerprint.combine(self.base, f"{live.version} {live.published}" if live else "", str(highest))
 
     def user_fingerprint(self, *functions: str) -> str:
         """Returns the fingerprint of a node that runs functions of the user's."""

@@ -4,17 +4,18 @@ Called with the run lock held, so that whatever is still marked as running belon
 execution RUNNING for ever, with its half-written outputs on disk; here it becomes FAILED and its files go, so that
 the next run, which the cache takes up to that point, starts the stage clean.
 
-A run that died after its version stood in the base path did publish: the version is adopted by its manifest.
+A run that died after its version stood in the base path did publish: the version is adopted by its manifest. Where it
+died while it watched the version on the servers, the watch is finished first, which may withdraw the version.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evergreen.components.pusher import catalog, publish
+from evergreen.components.pusher import catalog, publish, versions, watch_plan
 from evergreen.components.pusher.catalog import VersionRecord
 from evergreen.pipeline import light_imports, rollback, stages
 from evergreen.pipeline.config import Config
@@ -48,17 +49,21 @@ class Recovered:
         return [*cut_off, *adopted, *self.swept] or ["a stage was cut off"]
 
 
-def recover(config: Config, store: Store) -> Recovered:
+def recover(config: Config, store: Store, say: Callable[[str], None] = lambda text: None) -> Recovered:
     """Marks what a dead process left running as failed and removes what it left half-written.
 
     Args:
       config: the project's configuration.
       store: its metadata store. The caller holds the run lock.
+      say: told, again and again, what a watch that is being finished waits for.
 
     Returns:
       What was found.
+
+    Raises:
+      EvergreenError: a watch cannot be finished now, because a server does not answer.
     """
-    swept = tuple(publish.recover(str(config.publish.base_path)))
+    swept = (*publish.recover(str(config.publish.base_path)), *_finish_watch(config, say))
     if not store.exists:
         return Recovered((), (), {}, swept)
     # Nothing is cut off as a rule, and reading every run with its stages takes the longer the more runs there were.
@@ -68,21 +73,39 @@ def recover(config: Config, store: Store) -> Recovered:
     records = catalog.list_versions(str(config.publish.base_path)) if unfinished else []
     published = {record.run: record for record in records if record.run and record.name == config.name}
     adopted = {run.id: published[run.id] for run in unfinished if run.id in published}
-    versions = {run_id: record.version for run_id, record in adopted.items()}
+    found = {run_id: record.version for run_id, record in adopted.items()}
     for run in unfinished:
         if run.id in adopted:
             _adopt(config, store, run, adopted[run.id])
         else:
             restored = rollback.adopt(config, store, run, records)
-            versions.update({run.id: restored} if restored else {})
+            found.update({run.id: restored} if restored else {})
     dead = store.running_executions()
     for execution, node in dead:
         _remove_outputs(Path(config.pipeline_root) / node, execution.id)
     store.mark_failed([execution for execution, _ in dead])
-    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in versions)
+    cut_off = tuple(run.id for run in unfinished if run.result is Result.RUNNING and run.id not in found)
     for run_id in cut_off:
         store.end_run(run_id, Result.KILLED, {"reason": "the process ended before the run did"})
-    return Recovered(tuple(node for _, node in dead), cut_off, versions, swept)
+    return Recovered(tuple(node for _, node in dead), cut_off, found, swept)
+
+
+def _finish_watch(config: Config, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Does what is left of a watch over a version, if there is one; returns how it ended, in words."""
+    if versions.is_uri(config.publish.base_path):
+        return ()
+    base = versions.local_path(config.publish.base_path)
+    if watch_plan.read_pending(base) is None:
+        return ()
+    from evergreen.components.pusher import watch
+
+    settings = watch_plan.parse_settings(config.publish_settings())
+    with (
+        watch.Watch(settings, base, config.name, lambda fraction, text: say(text)) as watching,
+        watching.held(),
+    ):
+        ended = watching.finish()
+    return (ended.text, *ended.warnings) if ended is not None else ()
 
 
 def _cut_off_push(run: Run) -> Stage | None:
@@ -97,10 +120,11 @@ def _adopt(config: Config, store: Store, run: Run, record: VersionRecord) -> Non
         with RunLog(config.logs_dir, run.id) as log, log.stage("recovery"):
             _complete_push(config, push.node, push.execution_id, record)
     outputs = {stage.node: store.outputs(stage.execution_id) for stage in run.stages}
-    result, reason = Result.PUBLISHED, ""
-    if record.withdrawn is not None:
-        result, reason = Result.MODEL_REJECTED, f"version {record.version} was withdrawn: {record.withdrawn}"
-    store.end_run(run.id, result, stages.end_properties(outputs, reason, record.version))
+    if record.withdrawn is None:
+        store.end_run(run.id, Result.PUBLISHED, stages.end_properties(outputs, "", record.version))
+    else:
+        reason = f"version {record.version} was withdrawn: {record.withdrawn}"
+        store.end_run(run.id, Result.WITHDRAWN, stages.end_properties(outputs, reason, 0))
 
 
 def _complete_push(config: Config, node: str, execution_id: int, record: VersionRecord) -> None:
@@ -113,17 +137,18 @@ def _complete_push(config: Config, node: str, execution_id: int, record: Version
 
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(Path(config.pipeline_root) / node / "pushed_model" / str(execution_id))
+    message = f"Version {record.version} was published before the run was cut off"
+    reason = "" if record.withdrawn is None else record.withdrawn or "it was withdrawn"
     describe_push(
         pushed,
         record.span or 0,
-        published=True,
-        message=f"Version {record.version} was published before the run was cut off.",
+        published=not reason,
+        message=f"{message}, and withdrawn since: {reason}" if reason else f"{message}.",
         version=record.version,
-        destination=record.path,
+        # Where a server had seen it; of one that was withdrawn, another name beside it holds the files now.
+        destination=str(Path(record.path).with_name(str(record.version))) if reason else record.path,
+        reason=reason,
     )
-    if record.withdrawn is not None:
-        pushed.set_int_custom_property("withdrawn", 1)
-        pushed.set_string_custom_property("reason", record.withdrawn)
     launch.complete(connection_config(config.connection), execution_id, "pushed_model", pushed)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evergreen.components import atomic
 from evergreen.components.errors import EvergreenError
-from evergreen.components.pusher import rollback
+from evergreen.components.pusher import catalog, rollback
 from evergreen.components.pusher.catalog import VersionRecord
-from evergreen.components.pusher.manifest import read_manifest
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.runner import new_run_id
 from evergreen.pipeline.span_pattern import Pattern
@@ -27,16 +27,19 @@ _EXECUTION_TYPE = "evergreen.Rollback"
 _PUSHED_TYPE = "PushedModel"
 
 
-def roll_back(config: Config, store: Store, to: int | None) -> tuple[rollback.Restored, list[str]]:
+def roll_back(
+    config: Config, store: Store, to: int | None, say: Callable[[str], None] = lambda text: None
+) -> tuple[rollback.Restored, list[str]]:
     """Makes an earlier version's model live again, and records that as a run.
 
     Args:
       config: the project's configuration.
       store: its metadata store.
       to: the version to restore; None for the one before the live model.
+      say: told what is waited for, again and again, while labels are moved.
 
     Returns:
-      What was done, and in words what could not be written down.
+      What was done, and in words what could not be: written down, or the labels moved.
 
     Raises:
       EvergreenError: it could not be done.
@@ -60,10 +63,26 @@ def roll_back(config: Config, store: Store, to: int | None) -> tuple[rollback.Re
         raise
     for execution_id in executions:
         try:
-            _end(config, store, run_id, execution_id, done.path, done.restores)
+            _end(config, store, run_id, execution_id, os.fspath(done.path), done.restores)
         except Exception as error:
             warnings.append(_unrecorded(error))
-    return done, warnings
+    return done, [*warnings, *_relabel(config, done.version, say)]
+
+
+def _relabel(config: Config, version: int, say: Callable[[str], None]) -> list[str]:
+    """Points the servers' labels at the restored version; returns why that was not possible."""
+    if config.publish.models_config is None:
+        return []
+    from evergreen.components.pusher import watch, watch_plan
+
+    settings = watch_plan.parse_settings(config.publish_settings())
+    try:
+        words = watch.relabel(
+            settings, config.publish.base_path, config.name, version, lambda fraction, text: say(text)
+        )
+    except EvergreenError as error:
+        words = f"The labels stay where they are: {error.headline}: {error.reason}"
+    return [words] if words else []
 
 
 def adopt(config: Config, store: Store, run: Run, records: list[VersionRecord]) -> int:
@@ -84,7 +103,7 @@ def adopt(config: Config, store: Store, run: Run, records: list[VersionRecord]) 
     made = next((r for r in records if r.restores and r.pushed_by == str(stage.execution_id)), None)
     if made is None or made.restores is None:
         return 0
-    _end(config, store, run.id, stage.execution_id, Path(made.path), made.restores)
+    _end(config, store, run.id, stage.execution_id, made.path, made.restores)
     return made.version
 
 
@@ -117,12 +136,12 @@ def _context(mlmd: Any, kind: str, name: str) -> Any:
     return pb.Context(type_id=type_id, name=name)
 
 
-def _end(config: Config, store: Store, run_id: str, execution_id: int, path: Path, restores: int) -> None:
+def _end(config: Config, store: Store, run_id: str, execution_id: int, path: str, restores: int) -> None:
     """Completes the execution: the Model in, a PushedModel out, as the Pusher leaves one."""
     from ml_metadata.proto import metadata_store_pb2 as pb
 
     mlmd = store.mlmd
-    manifest = read_manifest(path)
+    manifest = catalog.version_manifest(path)
     assert manifest is not None
     uri = Path(config.pipeline_root) / NODE / "pushed_model" / str(execution_id)
     atomic.make_directory(uri)
@@ -134,7 +153,7 @@ def _end(config: Config, store: Store, run_id: str, execution_id: int, path: Pat
         pushed.custom_properties[name].int_value = number
     for name, text in (
         ("pushed_version", str(manifest.version)),
-        ("pushed_destination", str(path)),
+        ("pushed_destination", path),
         ("message", message),
     ):
         pushed.custom_properties[name].string_value = text

@@ -251,6 +251,10 @@ class _Execution:
             outcome.result = Result.DATA_REJECTED if isinstance(refusal, DataRejected) else Result.MODEL_REJECTED
             return
         pushed = outputs["Pusher"]["pushed_model"][0]
+        withdrawal = stages.withdrawal(pushed)
+        if withdrawal is not None:
+            outcome.error, outcome.reason, outcome.result = withdrawal, withdrawal.headline, Result.WITHDRAWN
+            return
         outcome.version = int(property_value(pushed, "pushed_version", 0))
         published = bool(property_value(pushed, "published", 1))
         outcome.result = Result.PUBLISHED if published else Result.UNCHANGED

@@ -25,6 +25,7 @@ STAGES = (
     "Trainer",
     "Evaluator",
     "Quantizer",
+    "ServingValidator",
     "Pusher",
 )
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -327,22 +328,18 @@ class EvaluateSettings(Section):
     )
 
 
-class PublishSettings(Section):
-    """Where versions go."""
+class ServingSettings(Section):
+    """Gate 4: a real model server answers real rows."""
 
-    base_path: PathText = Field(
-        description="The folder that TensorFlow Serving reads; the TFLite versions go beside it, to `<base_path>_lite`."
+    rows: Positive = Field(50, description="Rows of the exam that the server is asked about.")
+    seconds: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="The longest that it may take, from the server's start to its last answer."
     )
-    keep: Positive = Field(
-        3,
-        description="How many versions stay; older ones are removed, but never the live one or the one before it.",
+    max_bytes: Positive = Field(8_000_000_000, description="The most memory that the server may use.")
+    tolerance: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="How far an answer may be from the trained model's; by default 0.001, and 0.02 in mixed precision.",
     )
-    warmup: Literal["schema", "real", "none"] = Field(
-        "schema",
-        description="What a server asks a version before anybody else may: rows made from the schema's domains, the "
-        "first rows of the exam (which are published with the model then), or nothing.",
-    )
-    server: Text | None = Field(None, description="`host:port` of the server that must answer with a new version.")
 
 
 class ScheduleSettings(Section):

@@ -11,6 +11,7 @@ from typing import Any
 
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
 from evergreen.components.quantizer.report import left_out
+from evergreen.components.serving_validator.report import line as serving_line
 from evergreen.components.span_records import property_value
 from evergreen.pipeline.plan import Plan
 
@@ -25,6 +26,7 @@ _DESCRIPTIONS = {
     "Trainer": "training",
     "Evaluator": "gate 2: challenger against champion",
     "Quantizer": "gate 3: TFLite variants",
+    "ServingValidator": "gate 4: a real server answers",
     "Pusher": "publishing",
 }
 # Each gate with the stage, the output and the property of its verdict; and how many of them stand before a stage.
@@ -32,10 +34,28 @@ _GATES = (
     ("gate 1", "SpanValidator", "anomalies", "accepted"),
     ("gate 2", "Evaluator", "blessing", "blessed"),
     ("gate 3", "Quantizer", "report", "passed"),
+    ("gate 4", "ServingValidator", "blessing", "blessed"),
 )
-_GATES_BEFORE = {"ChampionExam": 1, "Transform": 1, "Trainer": 1, "Evaluator": 1, "Quantizer": 2, "Pusher": 3}
+_GATES_BEFORE = {
+    "ChampionExam": 1,
+    "Transform": 1,
+    "Trainer": 1,
+    "Evaluator": 1,
+    "Quantizer": 2,
+    "ServingValidator": 3,
+    "Pusher": 4,
+}
 # Resolvers, gates' conditions and the schema's importer take milliseconds and say nothing.
-_HIDDEN = ("Schema", "PreviousStatistics", "Window", "Champion", "AnalyzerCache", "QualityGate", "VariantsGate")
+_HIDDEN = (
+    "Schema",
+    "PreviousStatistics",
+    "Window",
+    "Champion",
+    "AnalyzerCache",
+    "QualityGate",
+    "VariantsGate",
+    "ServingGate",
+)
 
 
 def kind(node_id: str) -> str:
@@ -123,7 +143,32 @@ def refusal(outputs: Outputs, plan: Plan) -> EvergreenError | None:
             str(property_value(report, "reason", "a required variant lost too much")),
             f"the live version is untouched; if you change `quantize` in the YAML, run with --span {label}",
         )
+    if gate == "gate 4":
+        blessing = _first(outputs, "ServingValidator", "blessing")
+        return ModelRejected(
+            f"the model of span {label} was not published: gate 4 is closed",
+            "\n".join(json.loads(property_value(blessing, "reasons", "[]"))),
+            f"the live version is untouched; the server's own log: {getattr(blessing, 'uri', '')}/server.log",
+        )
     return None
+
+
+def withdrawal(pushed: Any) -> EvergreenError | None:
+    """Reads whether a version was taken back after it had been published.
+
+    Args:
+      pushed: the PushedModel's proto.
+
+    Returns:
+      What the user is told; None where it was not.
+    """
+    if not property_value(pushed, "withdrawn", 0):
+        return None
+    return ModelRejected(
+        f"version {property_value(pushed, 'pushed_version')} was withdrawn after it had been published",
+        str(property_value(pushed, "reason", "")),
+        "the version before it answers again; `evergreen versions` shows where the files of the withdrawn one lie",
+    )
 
 
 def closed_gate(node_id: str, outputs: Outputs) -> str | None:
@@ -238,9 +283,20 @@ def _quantization(outputs: Mapping[str, list[Any]]) -> str:
     )
 
 
+def _serving(outputs: Mapping[str, list[Any]]) -> str:
+    blessing = outputs["blessing"][0]
+    found = serving_line(json.loads(property_value(blessing, "report", "{}")))
+    return found if property_value(blessing, "blessed", 0) else f"refused: {found}"
+
+
 def _push(outputs: Mapping[str, list[Any]]) -> str:
     pushed = outputs["pushed_model"][0]
     version = property_value(pushed, "pushed_version")
+    if property_value(pushed, "withdrawn", 0):
+        return f"version {version} withdrawn"
+    watched = str(property_value(pushed, "message", "")).partition(". ")[2].rstrip(".")
+    if watched:
+        return f"version {version}; {watched}"
     return f"version {version}" if property_value(pushed, "published", 1) else f"already published as version {version}"
 
 
@@ -261,5 +317,6 @@ _SUMMARIES = {
     "Trainer": _training,
     "Evaluator": _evaluation,
     "Quantizer": _quantization,
+    "ServingValidator": _serving,
     "Pusher": _push,
 }

@@ -33,13 +33,14 @@ class Result(str, Enum):
     UNCHANGED = "unchanged"
     DATA_REJECTED = "data rejected"
     MODEL_REJECTED = "model rejected"
+    WITHDRAWN = "withdrawn"
     ROLLED_BACK = "rolled back"
     FAILED = "failed"
     KILLED = "killed"
 
     @property
     def finished(self) -> bool:
-        """Whether the span needs no further run: it was published or refused with a verdict."""
+        """Whether the span needs no further run: it was published, or refused or withdrawn with a verdict."""
         return self not in (Result.RUNNING, Result.FAILED, Result.KILLED)
 
 

@@ -16,6 +16,8 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from evergreen.components.artifacts import QuantizationReport
 
+_VERDICTS = ("blessing", "report", "infra_blessing")
+
 
 class Executor(base_executor.BaseExecutor):
     """Reads the property of the verdict, if there is one."""
@@ -27,7 +29,7 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes the answer as the artifact's value and as its custom property `open`."""
-        verdicts = [*input_dict.get("blessing", []), *input_dict.get("report", [])]
+        verdicts = [artifact for key in _VERDICTS for artifact in input_dict.get(key, [])]
         is_open = int(any(v.get_int_custom_property(exec_properties["property"]) == 1 for v in verdicts))
         (answer,) = output_dict["answer"]
         answer.value = is_open
@@ -41,6 +43,7 @@ class GateSpec(ComponentSpec):
     INPUTS = {
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "report": ChannelParameter(type=QuantizationReport, optional=True),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
     }
     OUTPUTS = {"answer": ChannelParameter(type=standard_artifacts.Integer)}
 
@@ -55,19 +58,25 @@ class Gate(base_component.BaseComponent):
       property: custom property of the verdict that is 1 where the gate is open.
       blessing: gate 2's verdict.
       report: gate 3's verdict.
+      infra_blessing: gate 4's verdict.
     """
 
     SPEC_CLASS = GateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(
-        self, property: str, blessing: types.BaseChannel | None = None, report: types.BaseChannel | None = None
+        self,
+        property: str,
+        blessing: types.BaseChannel | None = None,
+        report: types.BaseChannel | None = None,
+        infra_blessing: types.BaseChannel | None = None,
     ):
         super().__init__(
             GateSpec(
                 property=property,
                 blessing=blessing,
                 report=report,
+                infra_blessing=infra_blessing,
                 answer=types.Channel(type=standard_artifacts.Integer),
             )
         )

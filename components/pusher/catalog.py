@@ -106,27 +106,40 @@ def _record(version: int, path: Path, live: bool, lite: Path | None) -> VersionR
     if not versions.is_complete(path):
         problem = INCOMPLETE
     tflite_bytes = _file_bytes(lite / versions.TFLITE_FILE) if lite else None
-    size = saved_model_bytes(path)
-    if found is None:
-        return VersionRecord(version, str(path), live, size, tflite_bytes, problem=problem)
+    return to_record(version, str(path), live, saved_model_bytes(path), tflite_bytes, found, problem)
+
+
+def to_record(
+    version: int,
+    path: str,
+    live: bool,
+    size: int,
+    tflite_bytes: int | None,
+    manifest: Manifest | None,
+    problem: str | None,
+) -> VersionRecord:
+    """Makes a version's record from what its manifest says; see `VersionRecord` for the arguments."""
+    if manifest is None:
+        return VersionRecord(version, path, live, size, tflite_bytes, problem=problem)
+    tflite = manifest.tflite or {}
     return VersionRecord(
         version=version,
-        path=str(path),
+        path=path,
         live=live,
         bytes=size,
         tflite_bytes=tflite_bytes,
-        tflite_variant=(found.tflite or {}).get("variant") if tflite_bytes is not None else None,
-        tflite_metrics=(found.tflite or {}).get("metrics", {}) if tflite_bytes is not None else {},
-        name=found.name,
-        run=found.run,
-        span=found.span,
-        span_version=found.span_version,
-        published=found.published,
-        metrics=found.metrics,
-        champion_on_span=found.champion_on_span,
-        model_artifact_id=found.model_artifact_id,
-        pushed_by=found.pushed_by,
-        restores=found.restores,
+        tflite_variant=tflite.get("variant") if tflite_bytes is not None else None,
+        tflite_metrics=tflite.get("metrics", {}) if tflite_bytes is not None else {},
+        name=manifest.name,
+        run=manifest.run,
+        span=manifest.span,
+        span_version=manifest.span_version,
+        published=manifest.published,
+        metrics=manifest.metrics,
+        champion_on_span=manifest.champion_on_span,
+        model_artifact_id=manifest.model_artifact_id,
+        pushed_by=manifest.pushed_by,
+        restores=manifest.restores,
         problem=problem,
     )
 
@@ -140,10 +153,11 @@ def list_versions(base_path: StrPath) -> list[VersionRecord]:
     Returns:
       One record for each version that TensorFlow Serving sees, newest first; versions that Evergreen did not publish,
       or that cannot be loaded, are among them and say so. So are those that were withdrawn, while their files are kept.
-
-    Raises:
-      ConfigError: the base path is a URI.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.list_versions(os.fspath(base_path))
     base = versions.local_path(base_path)
     lite_base = versions.lite_path(base)
     entries = versions.list_entries(base)
@@ -187,9 +201,25 @@ def live_manifest(base_path: StrPath) -> Manifest | None:
       The manifest; None where nothing is live, or where somebody else published what is.
 
     Raises:
-      ConfigError: the base path is a URI.
       EvergreenError: the live version's manifest is broken.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.live_manifest(os.fspath(base_path))
     entries = versions.list_entries(versions.local_path(base_path))
     live = versions.live_of(entries)
     return None if live is None else read_manifest(entries[live])
+
+
+def version_manifest(version_path: StrPath) -> Manifest | None:
+    """Reads the manifest of a version, on a file system or an object store; None where there is none.
+
+    Raises:
+      EvergreenError: it is broken.
+    """
+    if versions.is_uri(version_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.version_manifest(os.fspath(version_path))
+    return read_manifest(Path(version_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from evergreen.components import atomic, model_layout
-from evergreen.components.pusher import publish, versions, warmup
-from evergreen.components.pusher.manifest import read_manifest
+from evergreen.components import atomic, model_layout, progress
+from evergreen.components.pusher import catalog, publish, versions, warmup, watch, watch_plan, withdrawal
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class Executor(base_executor.BaseExecutor):
         """Publishes the model, unless a gate is closed.
 
         Args:
-          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report`, `champion`,
-            `schema` and `examples`.
+          input_dict: `model`, and where given `quantized_models`, `blessing`, `quantization_report`, `infra_blessing`,
+            `champion`, `schema`, `examples` and `evaluation`.
           output_dict: `pushed_model`.
           exec_properties: `settings` (JSON of the configuration's `publish`), `span`, `span_version`, `name`.
 
@@ -45,25 +45,55 @@ class Executor(base_executor.BaseExecutor):
             describe_push(pushed, span, published=False, message=closed)
             return
         settings = json.loads(exec_properties["settings"])
+        watching = watch_plan.parse_settings(settings)
+        if versions.is_uri(settings["base_path"]):
+            self._publish(
+                input_dict, exec_properties, pushed, None
+            )  # probation is a matter of files beside the versions
+            return
+        with (
+            watch.Watch(watching, settings["base_path"], exec_properties["name"], progress.report) as watched,
+            watched.held() if watching.servers else nullcontext(),
+        ):
+            self._publish(input_dict, exec_properties, pushed, watched)
+
+    def _publish(
+        self,
+        input_dict: _Artifacts,
+        exec_properties: dict[str, Any],
+        pushed: types.Artifact,
+        watched: watch.Watch | None,
+    ) -> None:
+        settings, span = json.loads(exec_properties["settings"]), int(exec_properties["span"])
+        if watched is not None:
+            _tell(watched.finish())
+            watched.check()
+        watching = watched is not None and bool(watched.settings.servers)
         champion = input_dict.get("champion")
         blessings = input_dict.get("blessing") or []
+        uris = ["".join(artifact.uri for artifact in input_dict.get(key) or []) for key in ("examples", "evaluation")]
         outcome = publish.publish(
             settings["base_path"],
             self._candidate(input_dict, exec_properties, settings),
             keep=settings.get("keep", 3),
+            protected=watch.protected(watch_plan.parse_settings(settings), exec_properties["name"]),
+            announce=(lambda version: watched.announce(version, *uris)) if watched is not None and watching else None,
             # An input that was not given is not checked; an empty one means that ML Metadata knew no champion.
             champion_model_uri=None if champion is None else "".join(artifact.uri for artifact in champion),
             examined_at=_created(blessings[0]) / 1000 if blessings and _created(blessings[0]) else None,
         )
         for warning in outcome.warnings:
             _log.warning(warning)
+        ended = _tell(watched.run()) if watched is not None and watching and outcome.published else None
         describe_push(
             pushed,
             span,
-            published=outcome.published,
-            message=outcome.message,
+            published=outcome.published and not (ended and ended.withdrawn),
+            message=f"{outcome.message} {ended.text}" if ended else outcome.message,
             version=outcome.version,
             destination=str(outcome.path),
+            reason=ended.reason if ended else "",
+            measured=ended.measured if ended else None,
         )
 
     def _candidate(
@@ -119,6 +149,7 @@ def _closed_gate(input_dict: _Artifacts) -> str:
     for key, verdict, words in (
         ("blessing", "blessed", "Not published: the Evaluator has not blessed the model."),
         ("quantization_report", "passed", "Not published: a required quantized variant was lost."),
+        ("infra_blessing", "blessed", "Not published: no server answered with the model as it should."),
     ):
         if any(artifact.get_int_custom_property(verdict) != 1 for artifact in input_dict.get(key) or []):
             return words
@@ -130,13 +161,36 @@ def _created(artifact: types.Artifact) -> int:
     return artifact.mlmd_artifact.create_time_since_epoch
 
 
+def _withdrawn_path(destination: str) -> str:
+    """Returns where the files of a version lie once it has been withdrawn."""
+    parent, slash, name = destination.rpartition("/")
+    return f"{parent}{slash}{withdrawal.PREFIX}{name}"
+
+
+def _tell(ended: watch_plan.Watched | None) -> watch_plan.Watched | None:
+    """Writes how a watch ended into the log, and hands it on."""
+    if ended is not None:
+        _log.info(ended.text)
+        for warning in ended.warnings:
+            _log.warning(warning)
+    return ended
+
+
 def _json_property(artifact: types.Artifact | None, name: str) -> Any:
     text = artifact.get_string_custom_property(name) if artifact else ""
     return json.loads(text) if text else None
 
 
 def describe_push(
-    pushed: types.Artifact, span: int, *, published: bool, message: str, version: int = 0, destination: str = ""
+    pushed: types.Artifact,
+    span: int,
+    *,
+    published: bool,
+    message: str,
+    version: int = 0,
+    destination: str = "",
+    reason: str = "",
+    measured: dict[str, Any] | None = None,
 ) -> None:
     """Sets the stock Pusher's properties and ours, and copies the version's manifest into the artifact.
 
@@ -147,17 +201,25 @@ def describe_push(
       message: what was done, in a sentence.
       version: the version that holds the model; 0 where none does.
       destination: its directory.
+      reason: why the version was withdrawn after it had been published; empty where it was not.
+      measured: what a canary's trial measured; None without one.
     """
     _log.info(message)
-    pushed.set_int_custom_property("pushed", int(version > 0))
+    pushed.set_int_custom_property("pushed", int(version > 0 and not reason))
     pushed.set_int_custom_property("published", int(published))
+    pushed.set_int_custom_property("withdrawn", int(bool(reason)))
     pushed.set_int_custom_property("span", span)
     pushed.set_string_custom_property("message", message)
+    if reason:
+        pushed.set_string_custom_property("reason", reason)
+    if measured:
+        pushed.set_string_custom_property("canary", json.dumps(measured))
     if not version:
         return
     pushed.set_string_custom_property("pushed_version", str(version))
     pushed.set_string_custom_property("pushed_destination", destination)
-    manifest = read_manifest(Path(destination))
+    # A version that was withdrawn lies under another name.
+    manifest = catalog.version_manifest(destination) or catalog.version_manifest(_withdrawn_path(destination))
     if manifest is not None:
         atomic.make_directory(pushed.uri)
         atomic.write_file(Path(pushed.uri) / _MANIFEST_COPY, manifest.to_json())

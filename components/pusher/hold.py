@@ -68,6 +68,10 @@ def release(base_path: atomic.StrPath, lock_seconds: float = LOCK_SECONDS) -> ve
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.release(os.fspath(base_path))
     base = versions.local_path(base_path)
     if versions.read_hold(base) is None:
         return None

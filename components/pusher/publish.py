@@ -10,11 +10,11 @@ What a kill leaves is put right by `cleanup`, which every push, withdrawal and r
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError
@@ -33,7 +33,7 @@ class Outcome:
 
     Attributes:
       version: the version that holds the model.
-      path: its directory.
+      path: its directory, or its URI.
       published: False where an earlier push had published the same model.
       live: whether it is the live version.
       message: one sentence for the user.
@@ -42,7 +42,7 @@ class Outcome:
     """
 
     version: int
-    path: Path
+    path: atomic.StrPath
     published: bool
     live: bool
     message: str
@@ -56,6 +56,7 @@ def publish(
     *,
     keep: int,
     protected: Collection[int] = (),
+    announce: Callable[[int], None] | None = None,
     champion_model_uri: str | None = None,
     examined_at: float | None = None,
     now: Callable[[], float] = time.time,
@@ -68,6 +69,7 @@ def publish(
       candidate: the model.
       keep: how many of the newest versions stay on disk.
       protected: versions that stay whatever their age, such as those that a label points to.
+      announce: called under the lock with the new version's number, before anything of it can be seen.
       champion_model_uri: URI of the model that the candidate was compared with; '' if ML Metadata knew none; None not
         to check.
       examined_at: when the candidate was examined, seconds since 1970; None if unknown. Without a champion it is what
@@ -84,9 +86,21 @@ def publish(
       LockHeld: another push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused; nothing of the new version can be seen.
     """
-    base = versions.local_path(base_path)
     versions.expired((), keep)  # refuses a wrong `keep` before anything is written
     check_source(candidate)
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.publish(
+            os.fspath(base_path),
+            candidate,
+            keep=keep,
+            protected=protected,
+            champion_model_uri=champion_model_uri,
+            examined_at=examined_at,
+            now=now,
+        )
+    base = versions.local_path(base_path)
     with locked(base, lock_seconds):
         clean(base)
         entries = versions.list_entries(base)
@@ -104,6 +118,8 @@ def publish(
             checks.refuse_overtaken(live, known.get(live or 0), champion_model_uri, examined_at)
         version = versions.next_version(now(), versions.highest_ever(base))
         try:
+            if announce is not None:
+                announce(version)
             path = put(base, version, candidate, now())
         except BaseException:
             # Nothing was committed, so recovery's rules undo it; the error that is on its way says more than theirs.
@@ -123,7 +139,7 @@ def withdraw(
     *,
     now: Callable[[], float] = time.time,
     lock_seconds: float = LOCK_SECONDS,
-) -> Path:
+) -> atomic.StrPath:
     """Takes a published version and its TFLite pair out of a server's sight, for good.
 
     The files stay beside the versions for inspection until retention deletes them. The version before it is live then,
@@ -144,6 +160,10 @@ def withdraw(
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.withdraw(os.fspath(base_path), version, reason, now)
     base = versions.local_path(base_path)
     missing = ConfigError(
         f"there is no version {version} to withdraw",
@@ -177,6 +197,10 @@ def recover(base_path: atomic.StrPath, lock_seconds: float = LOCK_SECONDS) -> li
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.recover(os.fspath(base_path))
     base = versions.local_path(base_path)
     if not base.is_dir():
         return []

@@ -7,8 +7,9 @@ tonight's run would undo the rollback.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError
 from evergreen.components.pusher import catalog, versions, withdrawal
+from evergreen.components.pusher.catalog import VersionRecord
 from evergreen.components.pusher.cleanup import clean, finish
 from evergreen.components.pusher.locking import LOCK_SECONDS, locked
-from evergreen.components.pusher.manifest import Manifest, read_manifest
+from evergreen.components.pusher.manifest import Manifest
 from evergreen.components.pusher.placing import Candidate, put
 
 _LIST_STEP = "`evergreen versions` lists them; name another one by --to."
@@ -30,18 +32,16 @@ class Restored:
 
     Attributes:
       version: the new version, which is live now.
-      path: its directory.
+      path: its directory, or its URI.
       restores: the version whose model it holds.
       was_live: the version that was live before.
-      manifest: the new version's manifest.
       warnings: what went wrong after the commit and is left to the next push.
     """
 
     version: int
-    path: Path
+    path: atomic.StrPath
     restores: int
     was_live: int
-    manifest: Manifest
     warnings: tuple[str, ...] = ()
 
 
@@ -71,26 +71,22 @@ def roll_back(
       LockHeld: a push went on for longer than `lock_seconds`.
       EvergreenError: the file system refused; nothing of the new version can be seen.
     """
+    if versions.is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.roll_back(os.fspath(base_path), to, register=register, now=now)
     base = versions.local_path(base_path)
     if not base.is_dir():
-        raise _nothing_live(base)
+        raise nothing_live(base)
     with locked(base, lock_seconds, "roll back in"):
         clean(base)
         entries = versions.list_entries(base)
-        live = versions.live_of(entries)
-        if live is None:
-            raise _nothing_live(base)
-        manifests = catalog.manifests(entries)
-        target = choose(manifests, live) if to is None else to
-        if target is None:
-            raise ConfigError(
-                "there is no earlier version to go back to",
-                f"live is version {live}, and {base} holds no complete version of another model before it",
-                "A version that does not serve is taken out of sight by hand: docs/operations.md says how.",
-            )
-        manifest = _restorable(base, entries, target, live, manifests.get(live))
+        target, live, manifest = choose_restorable(
+            base, to, versions.live_of(entries), catalog.manifests(entries), catalog.list_versions(base)
+        )
         version = versions.next_version(now(), versions.highest_ever(base))
-        candidate = _candidate(base, entries[target], target, live, manifest, version, register())
+        tflite = _tflite_file(base, target)
+        candidate = restoring(entries[target], tflite, target, live, manifest, version, register())
         try:
             path = put(base, version, candidate, now())
         except BaseException:
@@ -98,9 +94,45 @@ def roll_back(
                 clean(base)
             raise
         warnings = finish(base)
-        restored = read_manifest(path)
-    assert restored is not None
-    return Restored(version, path, target, live, restored, warnings)
+    return Restored(version, path, target, live, warnings)
+
+
+def choose_restorable(
+    base: atomic.StrPath,
+    to: int | None,
+    live: int | None,
+    manifests: Mapping[int, Manifest],
+    records: Sequence[VersionRecord],
+) -> tuple[int, int, Manifest]:
+    """Finds what a rollback goes back to, or says why it cannot.
+
+    Args:
+      base: the base path, for the words.
+      to: the version that was asked for; None for the one before the live model.
+      live: the live version.
+      manifests: of the complete versions that Evergreen published, by version.
+      records: everything that the base path holds.
+
+    Returns:
+      The version to restore, the live one, and the manifest of the first.
+
+    Raises:
+      ConfigError: there is none, or `to` cannot be restored.
+    """
+    if live is None:
+        raise nothing_live(base)
+    target = choose(manifests, live) if to is None else to
+    if target is None:
+        raise ConfigError(
+            "there is no earlier version to go back to",
+            f"live is version {live}, and {base} holds no complete version of another model before it",
+            "A version that does not serve is taken out of sight by hand: docs/operations.md says how.",
+        )
+    record = next((record for record in records if record.version == target), None)
+    why_not, step = _why_not(base, target, live, manifests, record, records)
+    if why_not:
+        raise ConfigError(f"version {target} cannot be restored", why_not, step)
+    return target, live, manifests[target]
 
 
 def choose(manifests: Mapping[int, Manifest], live: int) -> int | None:
@@ -133,7 +165,8 @@ def same_model(one: Manifest, other: Manifest) -> bool:
     return one.carries(other.model_artifact_id, other.model_uri, other.model_created)
 
 
-def _nothing_live(base: Path) -> ConfigError:
+def nothing_live(base: atomic.StrPath) -> ConfigError:
+    """Returns the error of a base path that holds no version that a server can load."""
     return ConfigError(
         "there is nothing to roll back",
         f"{base} holds no version that a server can load",
@@ -141,48 +174,68 @@ def _nothing_live(base: Path) -> ConfigError:
     )
 
 
-def _restorable(
-    base: Path, entries: Mapping[int, Path], target: int, live: int, live_manifest: Manifest | None
-) -> Manifest:
-    """Returns the manifest of the version to restore, or says why it cannot be."""
-    headline = f"version {target} cannot be restored"
+def _why_not(
+    base: atomic.StrPath,
+    target: int,
+    live: int,
+    manifests: Mapping[int, Manifest],
+    record: VersionRecord | None,
+    records: Sequence[VersionRecord],
+) -> tuple[str, str]:
+    """Says why a version cannot be restored, and what to do; empty where it can."""
     if target == live:
-        raise ConfigError(headline, "it is live", _LIST_STEP)
-    withdrawn = withdrawal.list_withdrawn(base).get(target)
-    if withdrawn:
-        reason = f"it was withdrawn{f' at {withdrawn.since}' if withdrawn.since else ''}: {withdrawn.reason}"
-        raise ConfigError(headline, reason, _LIST_STEP)
-    if target not in entries:
-        raise ConfigError(headline, f"{base} holds {', '.join(map(str, entries))}", _LIST_STEP)
-    manifest = read_manifest(entries[target])
-    if not versions.is_complete(entries[target]):
-        raise ConfigError(headline, f"{entries[target]}: {catalog.INCOMPLETE}", _LIST_STEP)
-    if manifest is None:
+        return "it is live", _LIST_STEP
+    if record is None:
+        held = (str(known.version) for known in reversed(records) if known.withdrawn is None)
+        return f"{base} holds {', '.join(held)}", _LIST_STEP
+    if record.withdrawn is not None:
+        since = f" at {record.withdrawn_since}" if record.withdrawn_since else ""
+        return f"it was withdrawn{since}: {record.withdrawn}", _LIST_STEP
+    if record.problem == catalog.FOREIGN:
         step = "To serve it again, copy its directory to a higher number by hand: under another name first, then mv."
-        raise ConfigError(headline, f"it was {catalog.FOREIGN}: nothing is known of its model", step)
-    size = catalog.saved_model_bytes(entries[target])
-    if size < manifest.bytes:
-        reason = f"{entries[target]} has {size:,} bytes, its manifest says {manifest.bytes:,}: files are missing"
-        raise ConfigError(headline, reason, _LIST_STEP)
-    if live_manifest and same_model(manifest, live_manifest):
-        raise ConfigError(headline, f"the live version {live} holds the same model", _LIST_STEP)
-    return manifest
+        return f"it was {catalog.FOREIGN}: nothing is known of its model", step
+    if record.problem is not None:
+        return f"{record.path}: {record.problem}", _LIST_STEP
+    expected = manifests[target].bytes
+    if record.bytes < expected:
+        return (
+            f"{record.path} has {record.bytes:,} bytes, its manifest says {expected:,}: files are missing",
+            _LIST_STEP,
+        )
+    if live in manifests and same_model(manifests[target], manifests[live]):
+        return f"the live version {live} holds the same model", _LIST_STEP
+    return "", ""
 
 
-def _candidate(
-    base: Path, path: Path, target: int, live: int, manifest: Manifest, version: int, pushed_by: str
-) -> Candidate:
-    """Describes the version on disk as the Trainer's model was described when it was published.
-
-    Its TFLite model comes along, from under another name where a later version had it withdrawn. Where it has none,
-    those of the other versions go, so that a phone and the server agree.
-    """
+def _tflite_file(base: Path, version: int) -> Path | None:
+    """Finds a version's TFLite model, under another name where a later version had it withdrawn."""
     lite = versions.lite_path(base)
-    places = (lite / str(target), lite / f"{withdrawal.PREFIX}{target}")
-    files = [place / versions.TFLITE_FILE for place in places if (place / versions.TFLITE_FILE).is_file()]
+    places = (lite / str(version), lite / f"{withdrawal.PREFIX}{version}")
+    return next((place / versions.TFLITE_FILE for place in places if (place / versions.TFLITE_FILE).is_file()), None)
+
+
+def restoring(
+    saved_model: Path, tflite: Path | None, target: int, live: int, manifest: Manifest, version: int, pushed_by: str
+) -> Candidate:
+    """Describes a version's files as the Trainer's model was described when it was published.
+
+    Where it has no TFLite model, those of the other versions go, so that a phone and the server agree.
+
+    Args:
+      saved_model: the version's files.
+      tflite: its TFLite model; None where it has none.
+      target: its number.
+      live: the version that is live now.
+      manifest: its manifest.
+      version: the number under which it is published again.
+      pushed_by: id of the rollback's execution.
+
+    Returns:
+      What to publish.
+    """
     described = manifest.tflite or {}
     return Candidate(
-        saved_model=path,
+        saved_model=saved_model,
         model_artifact_id=manifest.model_artifact_id,
         model_uri=manifest.model_uri,
         name=manifest.name,
@@ -193,10 +246,10 @@ def _candidate(
         pushed_by=pushed_by,
         metrics=manifest.metrics,
         champion_on_span=manifest.champion_on_span,
-        tflite=files[0] if files else None,
+        tflite=tflite,
         tflite_variant=str(described.get("variant", "")),
         tflite_metrics=described.get("metrics") or {},
-        withdraw_tflite=not files,
+        withdraw_tflite=tflite is None,
         restores=target,
         hold_reason=f"A rollback from version {live}: version {version} restores version {target}.",
     )

@@ -48,7 +48,12 @@ class Hold:
 
     reason: str
     since: str
-    path: Path
+    path: atomic.StrPath
+
+
+def is_uri(base_path: atomic.StrPath) -> bool:
+    """Tells `gs://bucket/flights` and the like from a path of a file system."""
+    return "://" in os.fspath(base_path)
 
 
 def local_path(base_path: atomic.StrPath) -> Path:
@@ -61,15 +66,15 @@ def local_path(base_path: atomic.StrPath) -> Path:
       The absolute path, without a trailing slash.
 
     Raises:
-      ConfigError: it is a URI; only local paths can be published to.
+      ConfigError: it is a URI.
     """
     text = os.fspath(base_path)
-    if not text or "://" in text:
+    if not text or is_uri(text):
         raise ConfigError(
             "the base path must be a local path",
             f"received publish.base_path={text!r}, expected a path on a local or mounted file system, where one step "
             "renames a directory",
-            "Set publish.base_path to a local path, and copy versions to an object store from there.",
+            "This is not done on an object store: docs/operations.md says what is.",
         )
     return Path(os.path.abspath(text))
 
@@ -252,6 +257,10 @@ def read_hold(base_path: atomic.StrPath) -> Hold | None:
     Returns:
       The hold, or None. A marker that cannot be read as JSON holds all the same.
     """
+    if is_uri(base_path):
+        from evergreen.components.pusher import object_store
+
+        return object_store.read_hold(os.fspath(base_path))
     marker = read_hold_marker(base_path)
     if marker is None:
         return None

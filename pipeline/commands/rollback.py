@@ -6,7 +6,7 @@ import click
 
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options, rollback
-from evergreen.pipeline.console import Console, print_json
+from evergreen.pipeline.console import Console, print_json, slowly
 from evergreen.pipeline.store import Store
 
 
@@ -27,7 +27,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], to: int | None,
     """
     config = configuration.load(config_file, overrides)
     console = Console(quiet=as_json)
-    done, warnings = rollback.roll_back(config, Store(config.connection, config.name), to)
+    done, warnings = rollback.roll_back(config, Store(config.connection, config.name), to, slowly(console.note))
     if as_json:
         print_json({"version": done.version, "restores": done.restores, "was_live": done.was_live, "held": True})
     console.note(f"live was version {done.was_live}; now version {done.version} restores version {done.restores}")

@@ -47,8 +47,8 @@ def command(config_file: str | None, overrides: tuple[str, ...], asked: str | No
 
 def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None:
     store = Store(config.connection, config.name)
-    recovered = recover(config, store)
     out = console.Console(quiet=as_json)
+    recovered = recover(config, store, console.slowly(out.note))
     for line in recovered.lines() if recovered else []:
         out.note(f"put right: {line}")
     plan = plan_run(config, store, asked)
@@ -60,6 +60,7 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
         else:
             out.note(f"nothing to do: {plan.reason}")
         return
+    warn_of_servers(config, out)
     from evergreen.pipeline import runner
     from evergreen.pipeline.run_log import RunLog
 
@@ -88,3 +89,21 @@ def _run(config: configuration.Config, asked: str | None, as_json: bool) -> None
             if not outcome.reason
             else outcome.reason
         )
+
+
+def warn_of_servers(config: configuration.Config, out: console.Console) -> None:
+    """Says before a training that a server is away without which its model cannot be published.
+
+    Args:
+      config: the project's configuration.
+      out: where.
+    """
+    if config.publish.server is None:
+        return
+    from evergreen.components.pusher import servers, watch_plan
+
+    addresses = watch_plan.parse_settings(config.publish_settings()).servers
+    with servers.Servers(addresses, config.name) as there:
+        for address in addresses:
+            if there.see(address, 0).state == watch_plan.UNREACHABLE:
+                out.warn(f"the server {address} does not answer; while it is away nothing can be published")

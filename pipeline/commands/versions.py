@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import click
 
-from evergreen.components.pusher import catalog
+from evergreen.components.errors import EvergreenError
+from evergreen.components.pusher import catalog, labels, versions, watch_plan
 from evergreen.components.pusher.versions import Hold, read_hold
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
@@ -20,7 +22,7 @@ from evergreen.pipeline.span_pattern import Pattern
 @options.config
 @options.json_output
 def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List the published versions, newest first: live, withdrawn or neither, run, span, metrics, sizes.
+    """List the published versions, newest first: live, withdrawn or neither, run, span, metrics, sizes, labels.
 
     The metric is the first of `evaluate.metrics`: on the exam, and in brackets what the version before it was worth on
     the same span before training. All of them are in `--json`.
@@ -32,7 +34,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool) 
     config = configuration.load(config_file, overrides)
     records = catalog.list_versions(config.publish.base_path)
     if as_json:
-        print_json([_to_json(record, config) for record in records])
+        print_json([_to_json(record, config, _labels(config)) for record in records])
         return
     print_versions(config, Console(), records)
 
@@ -53,6 +55,9 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
         )
         return
     metric = config.evaluate.metrics[0]
+    base_path = config.publish.base_path
+    pending = None if versions.is_uri(base_path) else watch_plan.read_pending(versions.local_path(base_path))
+    pointing = _labels(config)
     columns = ["version", "live", "published", "run", "span", f"{metric} [before]", "size", "TFLite", "note"]
     rows = [
         [
@@ -64,7 +69,7 @@ def print_versions(config: Config, console: Console, records: list[catalog.Versi
             _measured(record, metric),
             size(record.bytes),
             _tflite(record, metric),
-            _note(record),
+            _note(record, pointing.get(record.version, []), pending is not None and pending.version == record.version),
         ]
         for record in records
     ]
@@ -114,8 +119,10 @@ def _state(record: catalog.VersionRecord) -> str:
     return "live" if record.live else ""
 
 
-def _note(record: catalog.VersionRecord) -> str:
+def _note(record: catalog.VersionRecord, pointing: list[str], watched: bool) -> str:
     notes = [
+        ", ".join(f"`{label}`" for label in pointing),
+        "being watched" if watched else "",
         f"restores {record.restores}" if record.restores else "",
         record.withdrawn or "",
         record.problem or "",
@@ -123,5 +130,19 @@ def _note(record: catalog.VersionRecord) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _to_json(record: catalog.VersionRecord, config: Config) -> dict[str, Any]:
-    return {**dataclasses.asdict(record), "span_label": _label(record, config)}
+def _labels(config: Config) -> dict[int, list[str]]:
+    """Returns the labels of each version; none where they cannot be read, which is for `evergreen run` to say."""
+    found: dict[int, list[str]] = {}
+    if config.publish.models_config is not None:
+        with contextlib.suppress(EvergreenError):
+            for label, version in sorted(labels.read(config.publish.models_config, config.name).items()):
+                found.setdefault(version, []).append(label)
+    return found
+
+
+def _to_json(record: catalog.VersionRecord, config: Config, pointing: dict[int, list[str]]) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(record),
+        "span_label": _label(record, config),
+        "labels": pointing.get(record.version, []),
+    }

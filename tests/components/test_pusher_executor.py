@@ -70,6 +70,7 @@ def world(tmp_path):
                     )
                 ],
                 "quantization_report": [artifact(QuantizationReport, tmp_path, 31, passed=1)],
+                "infra_blessing": [artifact(standard_artifacts.InfraBlessing, tmp_path, 32, blessed=1)],
             }
 
         def push(self, **inputs):
@@ -121,13 +122,15 @@ def test_the_same_model_again_points_at_the_version_that_is_there(world):
 
 
 def test_only_what_is_given_is_needed(world):
-    pushed = world.push(quantized_models=[], blessing=[], quantization_report=[])
+    pushed = world.push(quantized_models=[], blessing=[], quantization_report=[], infra_blessing=[])
     assert pushed.get_int_custom_property("published") == 1
     manifest = catalog.live_manifest(world.base)
     assert (manifest.metrics, manifest.champion_on_span, manifest.tflite) == ({}, None, None)
 
 
-@pytest.mark.parametrize(("key", "verdict"), [("blessing", "blessed"), ("quantization_report", "passed")])
+@pytest.mark.parametrize(
+    ("key", "verdict"), [("blessing", "blessed"), ("quantization_report", "passed"), ("infra_blessing", "blessed")]
+)
 def test_a_closed_gate_publishes_nothing(world, key, verdict):
     world.inputs[key][0].set_int_custom_property(verdict, 0)
     pushed = world.push()

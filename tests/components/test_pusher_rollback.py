@@ -90,14 +90,14 @@ def test_the_tflite_model_that_a_later_version_had_withdrawn_comes_along(project
     done = roll_back(project)
     assert (done.restores, project.held()[1]) == (1003, [2000])
     assert (project.lite / "2000" / "model.tflite").read_bytes() == b"tflite 3"
-    assert done.manifest.tflite == {"variant": "dynamic_int8", "bytes": 8}
+    assert read_manifest(done.path).tflite == {"variant": "dynamic_int8", "bytes": 8}
 
 
 def test_where_the_restored_version_has_no_tflite_model_the_later_ones_go(project):
     bare = project.push(4, tflite=False)
     project.push(5)
     done = roll_back(project)
-    assert done.restores == bare.version and done.manifest.tflite is None
+    assert done.restores == bare.version and read_manifest(done.path).tflite is None
     assert project.held()[1] == []
     assert any("has no TFLite model" in sentence for sentence in done.warnings)
 

@@ -11,29 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import integration_world as world
 import pytest
 
 pytestmark = pytest.mark.tensorflow
-
-
-@pytest.fixture(scope="session")
-def lived(build_once) -> world.Project:
-    """A project with two published versions; the answers of its runs lie beside it. Read it, do not change it."""
-
-    def build(folder: Path) -> None:
-        project = world.flights_project(folder / "flights")
-        project.change(quantize={"variants": ["float32", "float16", "dynamic_int8", "int8"]})
-        world.deliver(project, [1, 2, 3])
-        first = project.evergreen("run")
-        (folder / "first.txt").write_text(first.text)
-        assert first.status == 0, first.text
-        world.deliver(project, [4])
-        second = project.evergreen("run")
-        (folder / "second.txt").write_text(second.text)
-        assert second.status == 0, second.text
-
-    return world.Project(build_once("lived", build) / "flights")
 
 
 def test_two_versions_are_published_and_the_newer_is_live(lived):
@@ -82,6 +62,17 @@ def test_the_versions_hold_what_a_server_needs_and_where_they_come_from(lived):
     manifest = json.loads((folder / "assets.extra" / "evergreen.json").read_text())
     assert manifest["run"] == lived.runs()[0]["id"]
     assert manifest["span"] == 4
+
+
+def test_a_version_brings_warm_up_requests_for_every_signature(lived):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = Path(lived.versions()[0]["path"]) / "assets.extra" / "tf_serving_warmup_requests"
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    asked = [log.predict_log.request.model_spec.signature_name for log in logs]
+    assert asked == [name for name in ("predict_raw", "serving_default", "transform_features") for _ in range(2)]
 
 
 def test_the_live_version_answers_raw_rows_and_serialized_examples_alike(lived):

@@ -24,6 +24,7 @@ STAGES = (
     "Trainer",
     "Evaluator",
     "Quantizer",
+    "ServingValidator",
     "Pusher",
 )
 LIMIT = 300.0

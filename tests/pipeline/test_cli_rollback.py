@@ -7,9 +7,11 @@ import os
 import signal
 
 import pytest
+import serving_world
 from pusher_world import Project
 
 from evergreen.components.pusher import placing, publish, rollback, versions
+from evergreen.components.pusher.manifest import read_manifest
 from evergreen.components.span_records import property_value
 from evergreen.pipeline import cli, config, recovery
 from evergreen.pipeline.store import Result, State, Store
@@ -64,6 +66,20 @@ def test_back_and_on_again(project, capsys):
     assert "held" not in run(capsys, "status")[1]
 
 
+def test_a_plan_says_that_nothing_will_be_published(project, capsys):
+    for span in (1, 2, 3):
+        (project.root / "data" / str(span)).mkdir(parents=True)
+        (project.root / "data" / str(span) / "rows.parquet").write_bytes(b"rows")
+    (project.root / "schema.pbtxt").write_text('feature { name: "late" type: INT }')
+    (project.root / "features.py").write_text("def preprocessing_fn(inputs): ...")
+    (project.root / "model.py").write_text("def build_model(output, hyperparameters): ...")
+    status, text = run(capsys, "plan")
+    assert status == 0 and "span 3 is new" in text and "held" not in text, text
+    run(capsys, "rollback")
+    text = run(capsys, "plan")[1]
+    assert "publishing is held, nothing will be published before `evergreen release`" in text
+
+
 def test_for_programs(project, capsys):
     done = json.loads(run(capsys, "rollback", "--to", "1001", "--json")[1])
     assert (done["restores"], done["was_live"], done["held"]) == (1001, 1002, True)
@@ -100,7 +116,7 @@ def test_ml_metadata_knows_the_rollback(project, capsys):
     (pushed,) = store.outputs(stage.execution_id)["pushed_model"]
     assert property_value(pushed, "pushed_version") == str(live)
     assert property_value(pushed, "restores") == 1001
-    assert rollback.read_manifest(project.base / str(live)).pushed_by == str(stage.execution_id)
+    assert read_manifest(project.base / str(live)).pushed_by == str(stage.execution_id)
     assert "rolled back" in run(capsys, "runs")[1]
 
 
@@ -121,7 +137,7 @@ def test_without_ml_metadata_it_is_done_all_the_same(project, capsys):
     (project.root / ".evergreen" / "metadata.db").write_text("not a database " * 100)
     status, text = run(capsys, "rollback")
     assert status == 0 and "ML Metadata does not know of this rollback" in text
-    assert rollback.read_manifest(project.base / str(versions.live_version(project.base))).restores == 1001
+    assert read_manifest(project.base / str(versions.live_version(project.base))).restores == 1001
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
@@ -155,3 +171,14 @@ def test_a_rollback_that_was_killed_is_put_right_by_the_next_start(project, mome
         assert found.adopted == {recorded.id: live}
         assert property_value(store.outputs(recorded.stages[0].execution_id)["pushed_model"][0], "restores") == 1001
     assert not recovery.recover(loaded, store)
+
+
+def test_labels_that_no_server_takes_keep_no_rollback_from_being_done(project, capsys):
+    (project.root / "models.config").write_text('model_config_list { config { name: "flights" base_path: "/b" } }')
+    port = serving_world.free_port()
+    sets = (f"publish.server=127.0.0.1:{port}", "publish.models_config=models.config", "publish.watch.timeout=1")
+    status, text = run(capsys, "rollback", *(part for one in sets for part in ("--set", one)))
+    live = versions.live_version(project.base)
+    assert status == 0 and f"now version {live} restores version 1001" in text
+    assert "warning The labels stay where they are: 127.0.0.1" in text
+    assert "version_labels" not in (project.root / "models.config").read_text()

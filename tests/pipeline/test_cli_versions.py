@@ -88,3 +88,19 @@ def test_json_has_everything(project, capsys):
     assert version["span_label"] == "2013-04"
     assert version["metrics"] == {"auc": 0.68125, "log_loss": 0.5}
     assert version["champion_on_span"] == {"auc": None}
+
+
+def test_labels_and_a_version_that_is_being_watched(project, capsys):
+    for version in (100, 200):
+        publish(project, version, run=f"r{version}")
+    (project / "models.config").write_text(
+        'model_config_list { config { name: "flights" base_path: "/b" version_labels { key: "stable" value: 100 } } }'
+    )
+    (project / "models/flights/.watch.json").write_text('{"version": 200, "model": "flights"}')
+    sets = ["--set", "publish.models_config=models.config", "--set", "publish.server=localhost:8500"]
+    assert cli.main(["versions", *sets]) == 0
+    *_, newest, older = capsys.readouterr().out.splitlines()
+    assert newest.split()[0] == "200" and newest.rstrip().endswith("being watched")
+    assert older.split()[0] == "100" and older.rstrip().endswith("`stable`")
+    assert cli.main(["versions", "--json", *sets]) == 0
+    assert [one["labels"] for one in json.loads(capsys.readouterr().out)] == [[], ["stable"]]

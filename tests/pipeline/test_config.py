@@ -104,6 +104,7 @@ class TestPlaces:
         assert config.schema_path == "/etc/s.pbtxt"
         assert config.workspace_dir == Path.home() / "w"
         assert config.publish.base_path == str(project.parent / "m")
+        assert load(project, ["publish.base_path=gs://bucket/m"]).publish.base_path == "gs://bucket/m"
 
     def test_survives_pickling(self, project):
         config = load(project)
@@ -264,7 +265,11 @@ class TestMistakes:
             ("publish.keep=0", "expected a number, 1 or more"),
             ("publish.base_path=.evergreen/artifacts/models", "expected a folder outside of the workspace's artifacts"),
             ("publish.base_path=.evergreen", "expected a folder outside of the workspace's artifacts"),
-            ("publish.base_path=gs://bucket/models", "expected a path of a local or mounted file system"),
+            ("publish.server=8500", "expected `host:port` of a server's gRPC port, such as `127.0.0.1:8500`"),
+            ("publish.server=[]", "or a list of them"),
+            ("publish.server=['a:1', 'a:1']", "or a list of them"),
+            ("publish.models_config=m.config", "expected a `publish.server`, which is told when labels move"),
+            ("publish.watch.timeout=0", "expected a number, 1 or more"),
             ("workspace=s3://bucket/w", "expected a path of a local or mounted file system"),
             ("schedule={cron: '0 3 * *'}", "expected five fields"),
             ("schedule={every: 6 hours}", "expected a number with `s`, `m`, `h` or `d`"),
@@ -279,6 +284,20 @@ class TestMistakes:
         text = reason(project, override)
         assert told in text
         assert len(text.splitlines()) == 1
+
+    def test_a_trial_needs_servers_and_their_configuration(self, project):
+        told = reason(project, "publish.canary={}")
+        assert "expected `publish.server` too" in told and "expected `publish.models_config` too" in told
+        given = ("publish.server='a:1'", "publish.models_config=m.config")
+        told = reason(project, *given, "publish.canary={label: stable}")
+        assert "expected another label than `publish.canary.stable`" in told
+        told = reason(project, *given, "publish.canary={metrics: [a/m]}")
+        assert "URLs such as" in told
+        assert "publish.watch.rows" in reason(project, *given, "publish.canary={}", "publish.watch={rows: 0}")
+        assert "no version can be on probation" in reason(project, given[0], "publish.base_path=gs://bucket/models")
+        config = load(project, [*given, "publish.canary={metrics: ['http://a:8501/m']}"])
+        assert config.publish.models_config == str(project / "m.config")
+        assert config.publish_settings()["watch"] == {"timeout": 300, "rows": 20, "tolerance": 0.001}
 
     def test_a_marker_needs_a_folder_for_the_span(self, project):
         text = reason(project, "data.pattern='span-{SPAN}.csv'", "data.success_marker=_SUCCESS")

@@ -259,3 +259,14 @@ def test_times(monkeypatch):
     assert console.moment("yesterday") is console.moment(None) is console.moment(0) is None
     assert console.clock(None) == "-"
     assert console.clock("2026-01-02T03:04:05Z") == f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def test_what_is_said_again_and_again_is_printed_now_and_then(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    printed = []
+    say = console.slowly(printed.append)
+    for step in range(40):
+        now[0] = 100.0 + step
+        say(f"{step} s")
+    assert printed == ["0 s", "15 s", "30 s"]

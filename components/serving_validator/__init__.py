@@ -1,0 +1,1 @@
+"""ServingValidator: gate 4, a real model server answers real rows before a version is published."""
