@@ -19,7 +19,7 @@ Values = dict[str, Any]
 SHOWN = 200
 _WINDOWS_SHOWN = 30
 _GATES = ("SpanValidator", "Evaluator", "Quantizer", "ServingValidator")
-_REFUSED = (Result.DATA_REJECTED, Result.MODEL_REJECTED)
+_REFUSED = (Result.DATA_REJECTED, Result.MODEL_REJECTED, Result.WITHDRAWN)
 
 
 def history(lineage: Lineage, count: int = SHOWN) -> Values:
@@ -98,7 +98,9 @@ def plots(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Val
             metric,
             x,
             {
-                "published, on its exam": [one["exam"].get(metric) if one["version"] else None for one in rows],
+                "published, on its exam": [
+                    one["exam"].get(metric) if one["version"] and not one["refused"] else None for one in rows
+                ],
                 "refused, on its exam": [one["exam"].get(metric) if one["refused"] else None for one in rows],
                 "the version before, on the new span": [one["before"].get(metric) for one in rows],
             },

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.components.errors import ConfigError
-from evergreen.components.pusher import catalog, versions
+from evergreen.components.pusher import catalog, versions, watch_plan
 from evergreen.pipeline import rollback
 from evergreen.pipeline.commands.status import is_locked
 from evergreen.pipeline.config import Config
@@ -65,14 +65,17 @@ class Views:
 
     def overview(self) -> Page:
         """What is live, what goes on, what comes next, the versions, the newest runs."""
-        records = catalog.list_versions(self.config.publish.base_path)
+        base_path = self.config.publish.base_path
+        records = catalog.list_versions(base_path)
+        watched = None if versions.is_uri(base_path) else watch_plan.read_pending(versions.local_path(base_path))
         runs = self.store.newest_runs(max(RUNS_SHOWN + 1, _PLOTTED))
         running = next((run for run in runs if run.result is Result.RUNNING), None)
         metrics = list(self.config.evaluate.metrics)
         rows = [history.row(run, None, {}) for run in reversed(runs[:_PLOTTED])]
         return "overview", {
             "live": next((record for record in records if record.live), None),
-            "hold": versions.read_hold(self.config.publish.base_path),
+            "watched": watched and watched.version,
+            "hold": versions.read_hold(base_path),
             "running": running if running is not None and is_locked(self.config.lock_path) else None,
             "schedule": schedule.state(self.config),
             "versions": records,
@@ -183,13 +186,15 @@ class Views:
         """
         records = {record.version: record for record in catalog.list_versions(self.config.publish.base_path)}
         live = next((record for record in records.values() if record.live), None)
-        if to not in records or live is None or records[to].live:
+        found = records.get(to)
+        if found is None or live is None or found.live or found.withdrawn is not None:
+            withdrawn = f"it was withdrawn: {found.withdrawn}" if found and found.withdrawn is not None else ""
             raise ConfigError(
                 f"version {to} cannot be restored",
-                "it is live already" if to in records and records[to].live else "it is not in the base path",
+                withdrawn or ("it is live already" if found and found.live else "it is not in the base path"),
                 "The overview lists the versions that are there.",
             )
-        return "rollback", {"target": records[to], "live": live, "metrics": list(self.config.evaluate.metrics)}
+        return "rollback", {"target": found, "live": live, "metrics": list(self.config.evaluate.metrics)}
 
     def live_version(self) -> int | None:
         """Returns the live version, or None."""

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 from web_world import NASTY, make, version_of
 
-from evergreen.components.pusher import versions
+from evergreen.components.pusher import versions, withdrawal
 from evergreen.pipeline import cli, config
 from evergreen.pipeline.web import app, schedule, views
 from evergreen.pipeline.web.guard import Guard
@@ -153,6 +153,22 @@ def test_the_pulse_beats_when_something_is_published(own):
         assert await pulse() == first
         assert cli.main(["-c", str(own), "rollback"]) == 0
         assert await pulse() != first
+
+    serve(own, ask)
+
+
+def test_a_withdrawn_version_is_shown_as_such_and_is_nothing_to_go_back_to(own):
+    base = own.parent / "serving" / "many"
+    withdrawal.record(base, version_of(23), "it answered <wrong>", "2020-01-02T00:00:00Z")
+    withdrawal.complete(base)
+
+    async def ask(client: TestClient, _: Guard) -> None:
+        async with client.get("/") as answer:
+            text = await answer.text()
+            assert "withdrawn</span><small>it answered &lt;wrong&gt;" in text
+        async with client.get(f"/rollback?to={version_of(23)}") as answer:
+            text = await answer.text()
+            assert answer.status == 404 and "it was withdrawn: it answered" in text
 
     serve(own, ask)
 
