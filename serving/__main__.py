@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -20,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"{error}\n\n`python -m evergreen.serving --help` lists all flags.", file=sys.stderr)
         return 1
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    # Imported here: the line above counts only before TensorFlow is.
+    # First: the stubs of tensorflow-serving-api import TensorFlow too, as it comes. And not for --help.
+    from evergreen.serving import runtime  # noqa: F401
     from evergreen.serving.app import serve
     from evergreen.serving.errors import ServingError
 

@@ -7,7 +7,8 @@ import sys
 
 # Set, TensorFlow leaves out Keras 3; no layer runs in a server.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Level 2 would say at each start that CUDA registered twice; what fails is an error of ours, with TensorFlow's words.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow loads Keras 2 instead, with pandas behind it, unless that fails: a part of a server's start and
 # of its memory. Whoever asks for Keras later gets it.
 _OPTIMIZERS = "tf_keras.src.optimizers"
