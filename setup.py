@@ -58,8 +58,9 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
-    # `templates/` holds files that the package writes out for users, Python ones too: data, never imported from there.
-    package_data={"": ["py.typed", "*.html", "*.css", "*.js", "*.yaml", "templates/**/*"]},
+    # `templates/` holds files that the package fills in or writes out for users, Python ones too: data, never imported
+    # from there; `static/` what a browser gets, with the licences of what is not ours.
+    package_data={"": ["py.typed", "*.html", "*.css", "*.js", "*.yaml", "templates/**/*", "static/**/*"]},
     exclude_package_data={"": ["*.pyc", "templates/**/*.pyc"]},
     zip_safe=False,
     install_requires=[

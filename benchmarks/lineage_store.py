@@ -105,7 +105,9 @@ class Writer:
         cold = self._champion is None or self._warm_runs + 1 >= self.cold_every
         warm_runs = 0 if cold else self._warm_runs + 1
         run = f"20200101T{number:06d}-1"
-        metrics = json.dumps({"auc": 0.7 + number % 7 / 100, "log_loss": 0.4})
+        exam = {"auc": 0.7 + number % 7 / 100, "log_loss": 0.4}
+        metrics = json.dumps(exam)
+        spans = [*range(max(0, number - WINDOW + 1), number + 1)]
         if self._schema is None:
             batch.artifacts.append(self._artifact("Schema", "schema/1"))
             self._event(batch, "Schema", (), [("schema", 0)])
@@ -159,7 +161,8 @@ class Writer:
             started=started,
             ended=started + MINUTE,
             pushed_version=0 if refused else version,
-            metrics=metrics,
+            window=json.dumps(spans),
+            metrics=json.dumps({"exam": exam, "champion_on_span": {"auc": 0.69}}),
         )
         ids = self._put(batch, context)
         self._examples.append(ids[examples])

@@ -34,6 +34,8 @@ COMMANDS = {
     "runs": "List the runs and how they ended.",
     "lineage": "Show everything behind a version, or made from a span.",
     "diff": "Show what changed between two versions.",
+    "report": "Write the card of a run, or the history, as one HTML file.",
+    "ui": "Show runs, versions and lineage as a local web page.",
     "logs": "Show a run's log, or a stage's.",
     "serve": "Serve the published versions.",
     "predict": "Send rows to a running server.",

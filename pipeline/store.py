@@ -176,6 +176,26 @@ class Store:
         runs = [self._run(context, self._stages(context.id, nodes) if stages else ()) for context in contexts]
         return sorted(runs, key=lambda run: (run.started, run.id))
 
+    def newest_runs(self, count: int, skip: int = 0) -> list[Run]:
+        """Lists the newest runs, newest first, without reading all the others.
+
+        Args:
+          count: how many.
+          skip: how many newer ones to pass over.
+        """
+        if not self.exists:
+            return []
+        from ml_metadata import ListOptions, OrderByField
+
+        wanted, limit = count + skip, count + skip
+        while True:
+            options = ListOptions(limit=limit, order_by=OrderByField.CREATE_TIME, is_asc=False)
+            contexts = self.mlmd.get_contexts(options)
+            own = [context for context in contexts if context.type == RUN_TYPE and self._own(context)]
+            if len(own) >= wanted or len(contexts) < limit:
+                return [self._run(context, ()) for context in own[skip:wanted]]
+            limit *= 2  # contexts of nodes, of the cache and of other pipelines lie between them
+
     def begin_run(self, run_id: str, properties: Mapping[str, str | int]) -> None:
         """Registers the run's context before its first node does, so that a run that dies at once is seen too.
 

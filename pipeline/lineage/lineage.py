@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from evergreen.components.span_records import property_value
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.lineage.graph import Graph
 from evergreen.pipeline.lineage.model import ModelReader, is_gone
-from evergreen.pipeline.lineage.records import Descendant, Node, Provenance, SpanLineage
+from evergreen.pipeline.lineage.records import Descendant, Node, Provenance, SpanLineage, Verdict
 from evergreen.pipeline.store import RUN_TYPE, Store
 
 _ARTIFACT_STATES = {0: "unknown", 1: "pending", 2: "live", 3: "marked for deletion", 4: "deleted", 5: "abandoned"}
@@ -26,11 +27,12 @@ class Lineage:
 
     Args:
       config: the project's configuration.
+      store: its metadata store, where one is open already.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, store: Store | None = None):
         self.config = config
-        self.store = Store(config.connection, config.name)
+        self.store = store or Store(config.connection, config.name)
         self.graph = Graph(self.store)
         self._models = ModelReader(self.graph)
 
@@ -157,6 +159,14 @@ class Lineage:
             models=descendants,
             live_versions=tuple(sorted({live for found in descendants if found.live and live is not None})),
         )
+
+    def verdicts(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
+        """Reads the verdicts that executions gave: those of many runs by one query.
+
+        Args:
+          executions: protos; those that are no gates give none.
+        """
+        return self._models.verdicts(executions)
 
     def artifact(self, artifact_id: int) -> Node:
         """Says who made an artifact, of what, and who used it.
@@ -303,10 +313,19 @@ class Lineage:
         return sorted(e.id for name in names for e in self.store.mlmd.get_executions_by_type(name))
 
     def _run_name(self, run_id: str) -> str:
+        if run_id == "last":
+            newest = self.store.newest_runs(1)
+            if newest:
+                return newest[0].id
+            raise ConfigError(
+                "there are no runs yet",
+                f"{self.config.connection.describe()} holds none of {self.config.name}",
+                "`evergreen run` makes the first.",
+            )
+        elif self.store.exists and self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run_id) is not None:
+            return run_id
         runs = [run.id for run in self.store.runs()]
-        if run_id == "last" and runs:
-            return runs[-1]
-        near = [run for run in runs if run == run_id] or [run for run in runs if run.startswith(run_id)]
+        near = [run for run in runs if run.startswith(run_id)]
         if len(near) == 1:
             return near[0]
         raise ConfigError(

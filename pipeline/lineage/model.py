@@ -135,6 +135,17 @@ class ModelReader:
                     found.append(self._verdict(kind, artifact, last.execution_id))
         return tuple(found)
 
+    def verdicts(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
+        """Reads the verdicts that executions gave, whatever became of them.
+
+        Args:
+          executions: protos; those that are no gates give none.
+        """
+        kinds = {e.id: kind for e in executions if (kind := self._graph.kind(e)) in _GATES}
+        edges = [e for e in self._graph.outputs(kinds) if e.key == _GATES[kinds[e.execution_id]][2]]
+        made = {edge.artifact_id: edge.execution_id for edge in edges}
+        return tuple(self._verdict(kinds[made[a.id]], a, made[a.id]) for a in self._graph.artifacts(made))
+
     def data_gate(self, executions: Iterable[Any]) -> tuple[Verdict, ...]:
         """Reads gate 1's verdict on the newest span of a run that made no model.
 

@@ -115,3 +115,18 @@ def test_a_notebook_loads_the_model_with_its_metrics_and_spans(project, numbers)
     assert published.metrics["auc"] > 0.3
     assert "serving_default" in published.model.signatures
     assert published.tflite_path is not None and published.tflite_path.stat().st_size > 1000
+
+
+def test_cards_of_the_live_version_of_the_rejected_run_and_of_the_history(project, numbers, tmp_path):
+    runs = project.evergreen("runs", "--json").json
+    rejected = next(run["id"] for run in runs if run["result"] == "data rejected")
+    for name, asked, shown in (
+        ("live", ("--version", str(numbers[-1])), ("Quality on the exam", "Embedding rows kept", "drift of what is")),
+        ("rejected", (rejected,), ("✕ refused", "Zeppelin", "the run did not come so far")),
+        ("history", ("--all",), ("Which spans each version learnt from", "data rejected", "rolled back")),
+    ):
+        file = tmp_path / f"{name}.html"
+        written = project.evergreen("report", *asked, "--html", str(file))
+        assert written.status == 0, written
+        text = file.read_text(encoding="utf-8")
+        assert [words for words in shown if words not in text] == [], name
