@@ -73,6 +73,7 @@ setup(
         "click>=8.1,<9",
         "filelock>=3.12",
         "grpcio-health-checking>=1.48",
+        "jinja2>=3.1,<4",
         "matplotlib>=3.8",
         "prometheus-client>=0.20",
         "psutil>=5.9",

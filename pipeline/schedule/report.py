@@ -127,6 +127,8 @@ def _gates(ended: Ended, run: Run | None) -> str:
     result = run.result.value if run is not None else ended.result
     if result == Result.PUBLISHED.value:
         return "all passed"
+    if result == Result.WITHDRAWN.value:
+        return "all passed, then withdrawn"
     if result == Result.DATA_REJECTED.value:
         return "gate 1 closed"
     if result == Result.DECIDED.value:

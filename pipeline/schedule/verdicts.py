@@ -12,7 +12,7 @@ from evergreen.pipeline.schedule.state import Ended, Job, Pause, Running, State
 from evergreen.pipeline.schedule.times import text
 from evergreen.pipeline.settings_schedule import seconds
 
-_VERDICTS = ("published", "unchanged", "nothing", "data rejected", "model rejected")
+_VERDICTS = ("published", "unchanged", "nothing", "data rejected", "model rejected", "withdrawn")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _verdict(decision: Decision, now: float, running: Running, end: End, result:
     if result.result == "published":
         message = f"span {running.span}: published version {result.version}"
         decision.tell("published", message, version=result.version, **values)
-    elif result.result in ("data rejected", "model rejected"):
+    elif result.result in ("data rejected", "model rejected", "withdrawn"):
         message = f"span {running.span}: not published, {result.result}: {result.reason}"
         decision.tell("not_published", message, reason=result.reason, **values)
     else:
