@@ -198,7 +198,7 @@ def make(
     elif unfinished is not None and target.state is not SpanState.REJECTED and (due is None or target.key > live):
         action, reason = Action.RESUME, f"the last run on span {target.label} did not end ({unfinished.result.value})"
     else:
-        action, reason = Action.NOTHING, _why_nothing(target, champion, is_newest=target is spans[-1])
+        action, reason = Action.NOTHING, _why_nothing(target, champion, runs, is_newest=target is spans[-1])
     if unfinished is not None and action is Action.TRAIN:
         action = Action.RESUME
     chosen = _window(spans, target, window)
@@ -233,7 +233,7 @@ def _live_key(champion: Manifest | None) -> tuple[int, int]:
     return (champion.span, champion.span_version or 0) if champion else (-(2**63), 0)
 
 
-def _why_nothing(target: Entry, champion: Manifest | None, is_newest: bool) -> str:
+def _why_nothing(target: Entry, champion: Manifest | None, runs: Sequence[Run], is_newest: bool) -> str:
     span = f"the newest span, {target.label}," if is_newest else f"span {target.label}"
     if target.state is SpanState.REJECTED:
         return f"{span} was rejected; deliver it again, or the next one"
@@ -242,6 +242,8 @@ def _why_nothing(target: Entry, champion: Manifest | None, is_newest: bool) -> s
     if champion is not None and target.key < _live_key(champion):
         live = f"the live version {champion.version} rests on a newer span"
         return live + (" than any that is there" if is_newest else f" than {target.label}")
+    if any((run.span, run.version) == target.key and run.result is Result.PUBLISHED for run in runs):
+        return f"the model of {span.rstrip(',')} was published and is not live any more"
     return f"{span} is decided and its model was not published"
 
 

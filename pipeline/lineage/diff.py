@@ -202,12 +202,16 @@ def _files(side: Provenance) -> dict[str, Any]:
 
 
 def _latency(side: Provenance) -> dict[str, Any]:
-    """Milliseconds of one row by variant, and of the server at gate 4."""
+    """What was measured of each variant, and milliseconds of a row through gate 4's server."""
     found = {}
     for name, row in side.quantization.get("variants", {}).items():
         for key, value in row.items():
             if key.startswith("latency") and _is_number(value):
                 found[f"{name} {key}"] = value
+    for gate in side.gates:
+        for key, value in gate.numbers.get("serving", {}).items():
+            if key.endswith("p50_ms"):
+                found[f"server {key}"] = value
     return found
 
 

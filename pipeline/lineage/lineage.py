@@ -99,13 +99,10 @@ class Lineage:
         models = [edge.artifact_id for edge in outputs if edge.execution_id in trainers and edge.key == "model"]
         pushes = [e.id for e in executions if self.graph.kind(e) == "Pusher"]
         version = int(property_value(context, "pushed_version", 0) or 0) or None
-        found = self._provenance(
-            version,
-            self._records.get(version) if version else None,
-            pushes[-1] if pushes else None,
-            models[-1] if models else None,
-            name,
-        )
+        record = self._records.get(version) if version else None
+        # A rollback trains nothing; its version's manifest names the model.
+        model = models[-1] if models else record.model_artifact_id if record else None
+        found = self._provenance(version, record, pushes[-1] if pushes else None, model, name)
         in_order = sorted(executions, key=lambda execution: execution.id)
         return found if found.gates else dataclasses.replace(found, gates=self._models.data_gate(in_order))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from evergreen.components.serving_validator import report as serving_report
 from evergreen.components.span_records import property_value
 from evergreen.pipeline.lineage.graph import Edge, Graph
 from evergreen.pipeline.lineage.records import Ancestor, SpanUse, Training, Verdict
@@ -301,9 +302,16 @@ class ModelReader:
         rows = property_value(artifact, "rows")
         if rows is not None:
             numbers["rows"] = int(rows)
+        summary = str(property_value(artifact, "summary", ""))
         if kind == "Evaluator":
             numbers["slices"] = self._slices(execution_id)
-        summary = str(property_value(artifact, "summary", ""))
+        measured = _parsed(property_value(artifact, "report"), {}) if kind == "ServingValidator" else {}
+        if measured:
+            summary = serving_report.line(measured)
+            numbers["serving"] = {
+                **{key: measured.get(key) for key in ("server", "rows", "load_s", "peak_bytes")},
+                **{f"{api} p50_ms": serving_report.p50(measured, api) for api in ("gRPC", "REST")},
+            }
         return Verdict(
             gate=gate,
             name=name,

@@ -60,15 +60,22 @@ def test_the_live_version_is_the_restored_one_with_all_that_stands_behind_it(pro
     # The newest span's exam is the only split that nobody trained on.
     assert set(found["window"][1]["trained"]) == {"train", "validation"}
     assert found["window"][0]["trained"]["exam"] == found["window"][0]["rows_by_split"]["exam"]
-    assert [(gate["gate"], gate["open"]) for gate in found["gates"]][:3] == [(1, True), (2, True), (3, True)]
-    assert all(gate["open"] for gate in found["gates"])
+    assert [(gate["gate"], gate["open"]) for gate in found["gates"]] == [(1, True), (2, True), (3, True), (4, True)]
     training = found["training"]
     assert (training["warm"], training["report"]["steps"], training["report"]["seed"]) == (True, 20, 0)
     assert training["settings"]["hyperparameters"]["units"]
     assert [(one["version"], one["window"], one["warm"]) for one in found["ancestors"]] == [(first, [1, 2], False)]
     assert found["transform"]["preprocessing_fn"] == "features.preprocessing_fn"
     assert found["schema"]["file"] == str(project.folder / "schema.pbtxt")
+    assert found["gates"][3]["numbers"]["serving"]["rows"] == 50
     assert found["quantization"]["chosen"] in found["quantization"]["variants"]
+
+
+def test_the_rollback_s_own_run_leads_to_the_same_model(project, numbers):
+    rollback = next(run for run in project.runs() if run["result"] == "rolled back")
+    found = project.evergreen("lineage", "--run", rollback["id"], "--json").json
+    assert (found["version"], found["restores"]) == (numbers[3], numbers[1])
+    assert [use["span"] for use in found["window"]] == [2, 3]
 
 
 def test_the_run_that_made_it_names_code_packages_and_host(project, numbers):

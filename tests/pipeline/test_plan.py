@@ -178,6 +178,12 @@ class TestScheduled:
         assert planned.action is Action.NOTHING
         assert "span 2 is decided and its model was not published" in planned.reason
 
+    def test_a_model_that_was_rolled_back_is_not_called_unpublished(self):
+        spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED))
+        planned = plan(spans, [run(1, Result.PUBLISHED), run(2, Result.PUBLISHED)], manifest(1))
+        assert planned.action is Action.NOTHING
+        assert planned.reason == "the model of the newest span, 2, was published and is not live any more"
+
     def test_an_older_one_than_the_live_model_s_is_never_trained_on(self):
         planned = plan((entry(1), entry(2), entry(3, SpanState.ACCEPTED)), [], manifest(3), due=2)
         assert planned.action is Action.NOTHING

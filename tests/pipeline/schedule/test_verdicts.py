@@ -60,7 +60,7 @@ class TestRetries:
         world.until(world.now + 3600)
         assert world.started == [(THREE, "2013-04-01", "cron")] * 2
 
-    @pytest.mark.parametrize("result", ["data rejected", "model rejected"])
+    @pytest.mark.parametrize("result", ["data rejected", "model rejected", "withdrawn"])
     def test_not_of_what_was_rejected(self, result):
         world = running()
         world.end(result, status=3, reason="a reason")
