@@ -243,7 +243,7 @@ def _why_nothing(target: Entry, champion: Manifest | None, runs: Sequence[Run], 
         live = f"the live version {champion.version} rests on a newer span"
         return live + (" than any that is there" if is_newest else f" than {target.label}")
     if any((run.span, run.version) == target.key and run.result is Result.PUBLISHED for run in runs):
-        return f"the model of {span.rstrip(',')} was published and is not live any more"
+        return f"the model of {span} was published and is not live any more"
     return f"{span} is decided and its model was not published"
 
 
