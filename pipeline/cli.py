@@ -43,6 +43,7 @@ COMMANDS = {
     "worker": "Take part in the trainings of another host.",
     "scaling": "Measure and predict what more devices would bring.",
     "gc": "Remove artifacts that nothing needs.",
+    "migrate": "Move the metadata store to MySQL or PostgreSQL.",
     "doctor": "Find out what is wrong with this machine or project.",
 }
 INTERRUPTED = 130

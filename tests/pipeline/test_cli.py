@@ -68,7 +68,19 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "name",
-        ["init", "versions", "rollback", "release", "logs", "scaling", "doctor", "schedule", "backfill", "gc"],
+        [
+            "init",
+            "versions",
+            "rollback",
+            "release",
+            "logs",
+            "scaling",
+            "doctor",
+            "schedule",
+            "backfill",
+            "gc",
+            "migrate",
+        ],
     )
     def test_of_a_command_has_an_example_and_the_shared_options(self, capsys, name):
         status, out, _ = run(capsys, name, "--help")
