@@ -17,7 +17,7 @@ from pathlib import Path
 
 from evergreen.components.pusher import catalog, publish, versions, watch_plan
 from evergreen.components.pusher.catalog import VersionRecord
-from evergreen.pipeline import light_imports, rollback, stages
+from evergreen.pipeline import light_imports, rollback, stages, unsettled
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.run_log import RunLog
 from evergreen.pipeline.store import Result, Run, Stage, State, Store, connection_config
@@ -67,7 +67,8 @@ def recover(config: Config, store: Store, say: Callable[[str], None] = lambda te
     if not store.exists:
         return Recovered((), (), {}, swept)
     # Nothing is cut off as a rule, and reading every run with its stages takes the longer the more runs there were.
-    if not store.running_executions() and all(run.result is not Result.RUNNING for run in store.runs()):
+    recent, executions = unsettled.runs_and_executions(store)
+    if not executions and all(run.result is not Result.RUNNING for run in recent):
         return Recovered((), (), {}, swept)
     unfinished = [run for run in store.runs(stages=True) if run.result is Result.RUNNING or _cut_off_push(run)]
     records = catalog.list_versions(str(config.publish.base_path)) if unfinished else []
