@@ -176,12 +176,13 @@ class Store:
         runs = [self._run(context, self._stages(context.id, nodes) if stages else ()) for context in contexts]
         return sorted(runs, key=lambda run: (run.started, run.id))
 
-    def newest_runs(self, count: int, skip: int = 0) -> list[Run]:
+    def newest_runs(self, count: int, skip: int = 0, stages: bool = False) -> list[Run]:
         """Lists the newest runs, newest first, without reading all the others.
 
         Args:
           count: how many.
           skip: how many newer ones to pass over.
+          stages: also read each run's executions.
         """
         if not self.exists:
             return []
@@ -193,7 +194,7 @@ class Store:
             contexts = self.mlmd.get_contexts(options)
             own = [context for context in contexts if context.type == RUN_TYPE and self._own(context)]
             if len(own) >= wanted or len(contexts) < limit:
-                return [self._run(context, ()) for context in own[skip:wanted]]
+                return [self._run(context, self._stages(context.id) if stages else ()) for context in own[skip:wanted]]
             limit *= 2  # contexts of nodes, of the cache and of other pipelines lie between them
 
     def begin_run(self, run_id: str, properties: Mapping[str, str | int]) -> None:
@@ -297,8 +298,15 @@ class Store:
             for execution in self.mlmd.get_executions_by_context(context.id)
         }
 
-    def _stages(self, context_id: int, nodes: Mapping[int, str]) -> tuple[Stage, ...]:
+    def _node(self, execution_id: int) -> str:
+        prefix = self.pipeline + "."
+        contexts = self.mlmd.get_contexts_by_execution(execution_id)
+        own = (c.name[len(prefix) :] for c in contexts if c.type == NODE_TYPE and c.name.startswith(prefix))
+        return next(own, "?")
+
+    def _stages(self, context_id: int, known: Mapping[int, str] | None = None) -> tuple[Stage, ...]:
         executions = sorted(self.mlmd.get_executions_by_context(context_id), key=lambda execution: execution.id)
+        nodes = known if known is not None else {execution.id: self._node(execution.id) for execution in executions}
         return tuple(
             Stage(
                 node=nodes.get(execution.id, "?"),

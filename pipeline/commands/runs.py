@@ -13,12 +13,13 @@ SHOWN = 20
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help=f"Every run, not the last {SHOWN} only.")
+@click.option("--last", type=click.IntRange(min=1), default=SHOWN, show_default=True, help="How many.")
+@click.option("--all", "everything", is_flag=True, help="Every run.")
 @click.option("--stages", "with_stages", is_flag=True, help="Each run's stages, with what was cached.")
 @options.config
 @options.json_output
 def command(
-    config_file: str | None, overrides: tuple[str, ...], everything: bool, with_stages: bool, as_json: bool
+    config_file: str | None, overrides: tuple[str, ...], last: int, everything: bool, with_stages: bool, as_json: bool
 ) -> None:
     """List the runs, newest first: span, result, why, time, what was published.
 
@@ -27,8 +28,10 @@ def command(
       evergreen runs --stages
     """
     config = configuration.load(config_file, overrides)
-    runs = Store(config.connection, config.name).runs(stages=with_stages or as_json)[::-1]
-    shown = runs if everything else runs[:SHOWN]
+    store, staged = Store(config.connection, config.name), with_stages or as_json
+    # One more than is shown tells whether there are more.
+    runs = store.runs(stages=staged)[::-1] if everything else store.newest_runs(last + 1, stages=staged)
+    shown = runs if everything else runs[:last]
     if as_json:
         print_json([to_json(run) for run in shown])
         return
@@ -56,7 +59,7 @@ def command(
         for run in shown:
             print_stages(console, run)
     if len(shown) < len(runs):
-        console.note(f"{len(runs) - len(shown)} older ones: --all")
+        console.note("there are older ones: --last N, --all")
 
 
 def print_stages(console: Console, run: Run) -> None:

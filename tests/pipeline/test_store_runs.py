@@ -1,9 +1,11 @@
 """The newest runs of a store, read without the others."""
 
-import pytest
-from web_world import lineage_store
+import json
 
-from evergreen.pipeline import connection
+import pytest
+from web_world import lineage_store, make
+
+from evergreen.pipeline import cli, connection
 from evergreen.pipeline.store import Store
 
 
@@ -43,3 +45,22 @@ def test_a_store_that_is_not_there_holds_none(tmp_path):
     store = Store(connection.parse("sqlite", tmp_path / "metadata.db"), "many")
     assert store.newest_runs(5) == []
     assert not (tmp_path / "metadata.db").exists()
+
+
+def test_the_newest_runs_come_with_the_stages_that_reading_all_finds(store):
+    everything = store.runs(stages=True)
+    assert store.newest_runs(3, stages=True) == everything[:-4:-1]
+    assert {stage.node for stage in everything[-1].stages} >= {"Trainer", "Evaluator"}
+
+
+def test_the_command_lists_the_last_ones_and_says_that_there_are_more(tmp_path, capsys):
+    file = str(make(tmp_path, runs=5))
+    assert cli.main(["runs", "--last", "2", "-c", file]) == 0
+    text = capsys.readouterr().out
+    assert text.index("20200101T000004-1") < text.index("20200101T000003-1") and "20200101T000002-1" not in text
+    assert "there are older ones" in text
+    assert cli.main(["runs", "--last", "5", "--json", "-c", file]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 5
+    assert cli.main(["runs", "--last", "5", "-c", file]) == 0
+    assert "older" not in capsys.readouterr().out
+    assert cli.main(["runs", "--last", "0", "-c", file]) == 2
