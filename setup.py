@@ -77,6 +77,7 @@ setup(
         "grpcio-health-checking>=1.48",
         "jinja2>=3.1,<4",
         "matplotlib>=3.8",
+        "orjson>=3.9,<4",
         "prometheus-client>=0.20",
         "psutil>=5.9",
         "pydantic>=2.6,<3",

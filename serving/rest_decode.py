@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from evergreen.serving.errors import ServingError, invalid, unimplemented
 from evergreen.serving.rest_encode import COLUMNAR, ROW
@@ -41,7 +42,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     try:
-        made = json.loads(body)
+        made = _loads(body)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
     except UnicodeDecodeError as error:
@@ -51,6 +52,14 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(made, dict):
         raise invalid(f"JSON Value: {_shown(made)} Is not object")
     return made
+
+
+def _loads(body: bytes) -> Any:
+    """Parses by the fast parser; what that refuses (NaN, infinities, a byte order mark, no JSON at all) by Python's."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
 
 
 def signature_of(document: Mapping[str, Any]) -> str:

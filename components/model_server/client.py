@@ -18,6 +18,7 @@ import numpy as np
 
 from evergreen.components.errors import EvergreenError
 from evergreen.components.model_server import messages, tensors
+from evergreen.components.model_server.addresses import is_loopback
 
 START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UNLOADING", "END"
 _STATES = {10: START, 20: LOADING, 30: AVAILABLE, 40: UNLOADING, 50: END}
@@ -133,7 +134,9 @@ class Client:
     def __init__(self, address: str, timeout_s: float = 10.0):
         self.address = address
         self.timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        # gRPC would ask http_proxy's host for this machine's own server.
+        direct = [("grpc.enable_http_proxy", 0)] if is_loopback(address) else []
+        self._channel = grpc.insecure_channel(address, options=[*_OPTIONS, *direct])
 
     def __enter__(self) -> Client:
         return self

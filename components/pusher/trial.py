@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import itertools
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from evergreen.components.errors import EvergreenError
+from evergreen.components.model_server.addresses import is_loopback
 from evergreen.components.model_server.rows import Rows
 from evergreen.components.pusher import canary, probe
 from evergreen.components.pusher.canary import Counters, Probes
@@ -59,7 +61,8 @@ def scrape(url: str, model: str) -> Counters:
       EvergreenError: it cannot be read.
     """
     try:
-        with urllib.request.urlopen(url, timeout=_HTTP_S) as answer:
+        direct = [urllib.request.ProxyHandler({})] if is_loopback(urllib.parse.urlsplit(url).netloc) else []
+        with urllib.request.build_opener(*direct).open(url, timeout=_HTTP_S) as answer:
             return canary.read_metrics(answer.read().decode("utf-8"), model)
     except (OSError, ValueError) as error:
         raise EvergreenError(
