@@ -43,7 +43,7 @@ requirements: setup ## Remakes the pins of both stacks; UPGRADE=1 takes the newe
 
 clean: ## Removes what builds, checks and the demo leave behind: .evergreen/ with its versions too
 	rm -rf .evergreen build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Removes .venv/ too
-	rm -rf .venv
+	rm -rf .venv .venv-airflow .venv-airflow.lock

@@ -48,6 +48,7 @@ class Python(NamedTuple):
 
 TFX_1_16 = Stack("TFX 1.16", "requirements/tfx-1.16.txt", ((3, 10),))
 TFX_1_21 = Stack("TFX 1.21", "requirements/tfx-1.21.txt", ((3, 13), (3, 12), (3, 11), (3, 10)))
+AIRFLOW = Stack("Airflow 3", "requirements/airflow.txt", ((3, 12), (3, 13), (3, 11), (3, 10)))
 
 PROBE = """
 import os, sys, sysconfig

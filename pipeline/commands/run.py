@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +38,9 @@ from evergreen.pipeline.store import Result, Store
 @click.option("--trigger", type=str, default="manual", help="What started this run, for its record.")
 @click.option("--decide-only", is_flag=True, help="End behind gate 1 and the champion's exam; train nothing.")
 @click.option("--due-span", type=str, default=None, hidden=True, help="The span of a scheduled run.")
-@click.option("--result-file", type=str, default=None, hidden=True, help="Write what the run came to into this file.")
+@click.option(
+    "--result-file", type=str, default=None, metavar="FILE", help="Write what the run came to into this file, as JSON."
+)
 @options.config
 @options.json_output
 def command(
@@ -137,6 +141,8 @@ def _tell(result_file: str | None, result: RunResult) -> None:
 def held(config: configuration.Config) -> Iterator[None]:
     """Holds the workspace for the time of a block; where hosts share a metadata server, the pipeline too.
 
+    SIGTERM, by which containers and other schedulers end a run, ends the block as Ctrl-C does.
+
     Args:
       config: the project's configuration.
 
@@ -153,7 +159,7 @@ def held(config: configuration.Config) -> Iterator[None]:
             f"the lock {config.lock_path} is held by a live process",
             "wait for it (evergreen status shows it), then run again",
         ) from None
-    with held:
+    with held, _terminable():
         if config.connection.kind == "sqlite":
             yield
             return
@@ -161,6 +167,20 @@ def held(config: configuration.Config) -> Iterator[None]:
 
         with Lease(Store(config.connection, config.name)):
             yield
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Takes SIGTERM for Ctrl-C for the time of a block, unless somebody else listens to it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[RunResult, EvergreenError | None]:
