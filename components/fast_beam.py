@@ -9,13 +9,27 @@ import bz2
 import contextlib
 import importlib
 import types
+from collections.abc import Sequence
 from typing import Any
 
 # TFX packs its own source into an sdist for remote workers in every Beam executor, unless the arguments name some
-# dependency. The in-process runner has no workers to send it to and ignores the container's name.
-IN_PROCESS_ARGS = ("--sdk_container_image=in-process",)
+# dependency. Where no container is started, the name of its image says nothing else.
+NO_PACKAGE_ARGS = ("--sdk_container_image=none",)
+# Workers that are this process, a pool or a program that somebody started: they bring their own packages.
+_OWN_CODE = ("LOOPBACK", "EXTERNAL", "PROCESS")
 
 _memo: dict[Any, tuple[list[str], list[Any]]] = {}
+
+
+def workers_have_our_code(args: Sequence[str]) -> bool:
+    """Whether Beam's workers, by these arguments, have TFX without being sent it.
+
+    Args:
+      args: options of Beam and of the runner.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+
+    return PipelineOptions(list(args)).view_as(PortableOptions).environment_type in _OWN_CODE
 
 
 def install() -> None:

@@ -83,9 +83,11 @@ def beam_args(config: Config) -> list[str]:
     Beam's own DirectRunner hands over to a downloaded server from 2.68 on where it can; the class path names the runner
     that needs nothing from outside.
     """
+    given = config.beam.args
     if config.beam.runner == "direct":
-        return [f"--runner={IN_PROCESS_RUNNER}", *fast_beam.IN_PROCESS_ARGS, *config.beam.args]
-    return [f"--runner={config.beam.runner}", *config.beam.args]
+        return [f"--runner={IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS, *given]
+    own = fast_beam.NO_PACKAGE_ARGS if fast_beam.workers_have_our_code(given) else ()
+    return [f"--runner={config.beam.runner}", *own, *given]
 
 
 class _Builder:

@@ -2,8 +2,8 @@
 
     python requirements/setup_airflow.py
 
-The pins are airflow.txt (`make requirements` remakes them). Called again it returns at once where nothing changed. It is
-no part of `make setup`: a user's Airflow is there already.
+The pins are airflow.txt (`make requirements` remakes them). Called again it returns at once where nothing changed. No
+part of `make setup`: a user's Airflow is there already.
 """
 
 from __future__ import annotations

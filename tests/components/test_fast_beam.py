@@ -68,7 +68,7 @@ def test_a_method_that_an_instance_brings_is_looked_at():
 
 def test_a_pipeline_with_state_side_inputs_and_groups_gives_the_same():
     runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
-    with beam.Pipeline(runner=runner, argv=list(fast_beam.IN_PROCESS_ARGS)) as pipeline:
+    with beam.Pipeline(runner=runner, argv=list(fast_beam.NO_PACKAGE_ARGS)) as pipeline:
         rows = pipeline | beam.Create([("a", 1), ("b", 2), ("a", 3)])
         total = beam.pvalue.AsSingleton(rows | beam.Values() | beam.CombineGlobally(sum))
         share = rows | beam.Map(lambda row, whole: (row[0], row[1] / whole), total)
@@ -76,3 +76,18 @@ def test_a_pipeline_with_state_side_inputs_and_groups_gives_the_same():
         assert_that(rows | beam.ParDo(Counting()), equal_to([("a", 1), ("a", 2), ("b", 1)]), "state")
         assert_that(share, equal_to([("a", 1 / 6), ("a", 1 / 2), ("b", 1 / 3)]), "side input")
         assert_that(grouped, equal_to([("a", [1, 3]), ("b", [2])]), "groups")
+
+
+@pytest.mark.parametrize(
+    ("args", "have"),
+    [
+        (["--job_endpoint=localhost:8099", "--environment_type=LOOPBACK"], True),
+        (["--environment_type=EXTERNAL", "--environment_config=localhost:50000"], True),
+        (["--environment_type=PROCESS", '--environment_config={"command": "/opt/boot"}'], True),
+        (["--environment_type=DOCKER"], False),
+        (["--job_endpoint=localhost:8099"], False),
+        ([], False),
+    ],
+)
+def test_only_workers_in_a_container_are_sent_packages(args, have):
+    assert fast_beam.workers_have_our_code(args) is have

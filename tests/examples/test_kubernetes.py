@@ -1,5 +1,7 @@
-"""The Kubernetes example: each pod gets a TF_CONFIG that fits its name, and only the cluster gets in."""
+"""The Kubernetes files: kubectl takes each; each pod of the cluster gets a TF_CONFIG that fits its name."""
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +10,10 @@ import yaml
 
 from evergreen.components.trainer import cluster
 
-FILE = Path(__file__).parents[2] / "examples" / "kubernetes" / "training.yaml"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "examples" / "kubernetes" / "training.yaml"
+FILES = [*(ROOT / "examples" / "kubernetes").glob("*.yaml"), ROOT / "serving_config" / "kubernetes" / "deployment.yaml"]
+WORKLOADS = ("CronJob", "Deployment", "StatefulSet")
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +56,43 @@ def test_only_the_cluster_reaches_its_pods(objects):
     assert origin == {"podSelector": {"matchLabels": labels}}
     assert all(labels.items() <= template["metadata"]["labels"].items() for _, template in pods(objects))
     assert objects["Service", "evergreen-training"]["spec"]["selector"] == labels
+
+
+def given(part, whole):
+    """Lists the values of one structure that another one lacks."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return [f".{key}{rest}" for key, value in part.items() for rest in given(value, whole.get(key))]
+    if isinstance(part, list) and isinstance(whole, list) and len(part) <= len(whole):
+        return [f"[{n}]{rest}" for n, pair in enumerate(zip(part, whole)) for rest in given(*pair)]  # noqa: B905
+    return [] if part == whole else [f": {part!r}"]
+
+
+def lost(folder, text):
+    """Lists what kubectl does not know in the workloads of a file; raises where a value's type is wrong."""
+    wanted = [one for one in yaml.safe_load_all(text) if one["kind"] in WORKLOADS]
+    (folder / "workloads.yaml").write_text(yaml.safe_dump_all(wanted))
+    # Something that kubectl does to all of them without a server: it reads them into its own types, adds a variable,
+    # and writes out what it understood.
+    command = ["kubectl", "set", "env", "--local", "-f", str(folder / "workloads.yaml"), "-o", "json", "ANY=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    decoder, found, rest = json.JSONDecoder(), [], done.stdout.strip()
+    while rest:
+        one, end = decoder.raw_decode(rest)
+        found.append(one)
+        rest = rest[end:].strip()
+    return given(wanted, found)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_kubectl_knows_every_field_of_the_workloads(file, tmp_path):
+    assert lost(tmp_path, file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_a_slip_of_the_pen_would_be_found(tmp_path):
+    text = FILE.with_name("schedule.yaml").read_text(encoding="utf-8")
+    typed = text.replace("concurrencyPolicy:", "concurencyPolicy:")
+    assert lost(tmp_path, typed) == ["[0].spec.concurencyPolicy: 'Forbid'"]
+    with pytest.raises(subprocess.CalledProcessError):
+        lost(tmp_path, text.replace("replicas: 1", "replicas: one"))

@@ -64,6 +64,31 @@ def test_the_crontab_line_is_a_time_and_a_command():
     assert understood(shlex.split(command[1]))
 
 
+def crontab_check() -> list[str] | None:
+    """The command that checks a crontab without installing it; None where there is none."""
+    if shutil.which("crontab") is None:
+        return None
+    usage = subprocess.run(["crontab", "-?"], capture_output=True, text=True, check=False).stderr
+    return next((["crontab", option] for option in ("-T", "-n") if re.search(rf"\[\s*{option}\b", usage)), None)
+
+
+def test_crontab_takes_the_file():
+    command = crontab_check()
+    if command is None:
+        pytest.skip("there is no crontab that checks a file (cronie: -T, Debian: -n)")
+    done = subprocess.run([*command, str(CRONTAB)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_crontab_line_is_one_that_cron_and_the_shell_read_alike():
+    (line,) = (one for one in CRONTAB.read_text(encoding="utf-8").splitlines() if re.match(r"[\d*]", one))
+    command = line.split(None, 5)[5]
+    assert "%" not in command, "cron ends the line there"
+    shell = re.search(r"(?m)^SHELL=(.*)$", CRONTAB.read_text(encoding="utf-8"))[1]
+    done = subprocess.run([shell, "-n", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_cron_job_runs_one_at_a_time_and_repeats_no_verdict(documents):
     spec = documents["CronJob"]["spec"]
     Cron(spec["schedule"], spec["timeZone"])
