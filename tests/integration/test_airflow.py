@@ -82,15 +82,15 @@ def test_three_intervals_publish_three_versions(airflow, tmp_path):
     for end in ("2013-02-01", "2013-03-01", "2013-04-01"):
         status, text = interval(end)
         assert status == 0, text
-    versions = project.versions()
-    assert [version["label"] for version in versions] == ["2013-03", "2013-02", "2013-01"]
-    assert [version["version"] for version in versions] == sorted(project.pushed(), reverse=True)
-    assert [(run["trigger"], run["result"]) for run in project.runs()] == [("airflow", "published")] * 3
-    assert [run.properties["scheduled_time"] for run in project.store().runs()] == [
-        "2013-02-01T03:00:00Z",
-        "2013-03-01T03:00:00Z",
-        "2013-04-01T03:00:00Z",
+    runs = project.store().runs()
+    assert [(run.properties["scheduled_time"], run.properties["span_label"]) for run in runs] == [
+        ("2013-02-01T03:00:00Z", "2013-01"),
+        ("2013-03-01T03:00:00Z", "2013-02"),
+        ("2013-04-01T03:00:00Z", "2013-03"),
     ]
+    assert [(run["trigger"], run["result"]) for run in project.runs()] == [("airflow", "published")] * 3
+    versions = [version["version"] for version in project.versions()]
+    assert len(versions) == 3 and versions[::-1] == sorted(project.pushed())
     assert 2 not in project.states(), "an execution stayed RUNNING"
 
     status, text = interval("2013-04-01")
