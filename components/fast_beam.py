@@ -15,6 +15,8 @@ from typing import Any
 # TFX packs its own source into an sdist for remote workers in every Beam executor, unless the arguments name some
 # dependency. Where no container is started, the name of its image says nothing else.
 NO_PACKAGE_ARGS = ("--sdk_container_image=none",)
+# Beam lists the installed packages by pip for each job, to compare them with those of an image.
+OWN_CODE_ARGS = (*NO_PACKAGE_ARGS, "--experiments=disable_logging_submission_environment")
 # Workers that are this process, a pool or a program that somebody started: they bring their own packages.
 _OWN_CODE = ("LOOPBACK", "EXTERNAL", "PROCESS")
 

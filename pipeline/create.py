@@ -86,7 +86,7 @@ def beam_args(config: Config) -> list[str]:
     given = config.beam.args
     if config.beam.runner == "direct":
         return [f"--runner={IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS, *given]
-    own = fast_beam.NO_PACKAGE_ARGS if fast_beam.workers_have_our_code(given) else ()
+    own = fast_beam.OWN_CODE_ARGS if fast_beam.workers_have_our_code(given) else ()
     return [f"--runner={config.beam.runner}", *own, *given]
 
 

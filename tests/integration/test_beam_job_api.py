@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,9 @@ LIMIT_S = 900.0
 @contextlib.contextmanager
 def program(module: str, *arguments: str) -> Iterator[None]:
     """Runs a module of Beam's as a process of its own for the time of a block."""
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    # The pool starts its workers as `python`.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
     try:
         yield
     finally:
