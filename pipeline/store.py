@@ -319,11 +319,7 @@ class Store:
         )
 
     def _run(self, context: Any, stages: tuple[Stage, ...]) -> Run:
-        values = {
-            name: getattr(value, value.WhichOneof("value"))
-            for name, value in context.custom_properties.items()
-            if value.WhichOneof("value")
-        }
+        values = span_records.properties(context)
         known = {result.value for result in Result}
         return Run(
             id=context.name,
