@@ -18,7 +18,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
-LIMIT_S = 1800.0
+LIMIT_S = 1800
 PROJECT = "flights"
 
 
@@ -80,7 +80,8 @@ def publish(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("workers", ["LOOPBACK", "EXTERNAL"])
 def test_a_retraining_on_a_job_server_publishes(job_server, worker_pool, workers, tmp_path):
-    environment = [f"--environment_type={workers}"]
+    # Beam gives up a job of its own job server after a minute otherwise.
+    environment = [f"--environment_type={workers}", f"--job_server_timeout={LIMIT_S}"]
     if workers == "EXTERNAL":
         environment.append(f"--environment_config={worker_pool}")
     logs = publish(tmp_path / PROJECT, f"--job_endpoint={job_server}", *environment)
