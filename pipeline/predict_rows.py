@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from evergreen.components.errors import ConfigError
 from evergreen.components.model_server import rows as server_rows
-from evergreen.components.model_server.client import Signature, Tensor
+from evergreen.components.model_server.signatures import Signature, Tensor
 from evergreen.components.span_example_gen import columns, tf_example
 from evergreen.pipeline.config_errors import did_you_mean
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from evergreen.components.model_layout import Signature as Names
-from evergreen.components.model_server.client import Signature, saved_signatures
+from evergreen.components.model_server import signatures
+from evergreen.components.model_server.signatures import Signature
 from evergreen.components.pusher import catalog, labels, warmup_rows
 from evergreen.pipeline.config import Config
 
@@ -118,7 +119,7 @@ def request_body(config: Config) -> dict[str, Any] | None:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     live = next((one for one in catalog.list_versions(config.publish.base_path) if one.live), None)
-    signature = saved_signatures(live.path).get(Names.PREDICT_RAW) if live else None
+    signature = signatures.of_saved_model(live.path).get(Names.PREDICT_RAW) if live else None
     schema_file = Path(config.schema_path)
     if signature is None or not schema_file.is_file():
         return None
