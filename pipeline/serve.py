@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from evergreen.components import schema_file
 from evergreen.components.model_layout import Signature as Names
 from evergreen.components.model_server import signatures
 from evergreen.components.model_server.signatures import Signature
@@ -115,16 +116,12 @@ def request_body(config: Config) -> dict[str, Any] | None:
     Returns:
       The request; None where nothing is published yet, or the model takes no raw features.
     """
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
     live = next((one for one in catalog.list_versions(config.publish.base_path) if one.live), None)
     signature = signatures.of_saved_model(live.path).get(Names.PREDICT_RAW) if live else None
-    schema_file = Path(config.schema_path)
-    if signature is None or not schema_file.is_file():
+    schema = Path(config.schema_path)
+    if signature is None or not schema.is_file():
         return None
-    schema = text_format.Parse(schema_file.read_text(encoding="utf-8"), schema_pb2.Schema())
-    (row,) = warmup_rows.from_schema(schema, 1)
+    (row,) = warmup_rows.from_schema(schema_file.read(schema), 1)
     return {"signature_name": Names.PREDICT_RAW, "instances": [_instance(signature, row)]}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evergreen.components import model_layout
+from evergreen.components import model_layout, schema_file
 from evergreen.components.pusher import versions, warmup_rows
 from evergreen.components.pusher.warmup_rows import Row
 
@@ -103,11 +103,8 @@ def rows_for(kind: str, schemas: Sequence[str], examples: Sequence[str]) -> list
 
 def _read_schema(schema_uri: str) -> Any:
     """Reads the schema of a Schema artifact, a folder with one `.pbtxt`."""
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
     (file,) = sorted(Path(schema_uri).glob("*.pbtxt"))
-    return text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    return schema_file.read(file)
 
 
 def _first_line(error: Exception) -> str:
