@@ -27,6 +27,7 @@ MODELS, BATCHING, MONITORING = "models.config", "batching.config", "monitoring.c
 # With one of these the user says what is served, and the project is not asked.
 MODEL_FLAGS = ("model_name", "model_base_path", "model_config_file")
 _LITE = "prefer_tflite_model"
+_FALSE = ("0", "f", "false", "n", "no")  # what the servers take for it
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def curl(model: str, rest: str, body: Mapping[str, Any] | None) -> str:
 
 def _model_flags(config: Config, given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
     base = config.publish.base_path
-    if _LITE in given and given[_LITE] != "false":
+    if _LITE in given and given[_LITE].lower() not in _FALSE:
         # The TFLite versions have a base path of their own.
         return {"model_name": config.name, "model_base_path": f"{base}_lite"}
     folder = config_folder(config)
