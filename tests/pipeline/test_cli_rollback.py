@@ -8,23 +8,13 @@ import signal
 
 import pytest
 import serving_world
-from pusher_world import Project
+from pusher_world import YAML, Project
 
 from evergreen.components.pusher import placing, publish, rollback, versions
 from evergreen.components.pusher.manifest import read_manifest
 from evergreen.components.span_records import property_value
 from evergreen.pipeline import cli, config, recovery
 from evergreen.pipeline.store import Result, State, Store
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: serving/flights}
-"""
 
 
 @pytest.fixture

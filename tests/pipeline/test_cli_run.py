@@ -5,20 +5,11 @@ from __future__ import annotations
 import io
 
 import serving_world
+from pusher_world import YAML
 
 from evergreen.pipeline import config
 from evergreen.pipeline.commands.run import warn_of_servers
 from evergreen.pipeline.console import Console
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: serving/flights}
-"""
 
 
 def test_a_server_that_is_away_is_named_before_the_training(tmp_path):
