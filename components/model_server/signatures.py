@@ -16,7 +16,7 @@ import numpy as np
 from evergreen.components.model_server import messages, tensors
 
 # TensorFlow's own way to initialize a SavedModel stands among its signatures.
-_INIT_OP = "__saved_model_init_op"
+INIT_OP = "__saved_model_init_op"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def of_protos(found: Mapping[str, Any]) -> dict[str, Signature]:
     return {
         name: Signature(_of_infos(one.inputs), _of_infos(one.outputs), one.method_name)
         for name, one in found.items()
-        if name != _INIT_OP
+        if name != INIT_OP
     }
 
 
@@ -61,7 +61,7 @@ def of_json(found: Mapping[str, Any]) -> dict[str, Signature]:
     return {
         name: Signature(_of_json_infos(one["inputs"]), _of_json_infos(one["outputs"]), one["method_name"])
         for name, one in found.items()
-        if name != _INIT_OP
+        if name != INIT_OP
     }
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.components import model_layout, schema_file
+from evergreen.components.model_server.signatures import INIT_OP
 from evergreen.components.pusher import versions, warmup_rows
 from evergreen.components.pusher.warmup_rows import Row
 
 ROWS = 8
 MAX_RECORDS = 1000  # a server reads no more
 _CLASSIFY, _REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
-_HIDDEN_SIGNATURE = "__saved_model_init_op"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _signatures(saved_model: Path) -> dict[str, Any]:
     else:
         text_format.Parse((saved_model / "saved_model.pbtxt").read_text(encoding="utf-8"), proto)
     served = next(graph for graph in proto.meta_graphs if "serve" in graph.meta_info_def.tags)
-    return {name: one for name, one in served.signature_def.items() if name != _HIDDEN_SIGNATURE}
+    return {name: one for name, one in served.signature_def.items() if name != INIT_OP}
 
 
 def _batches(signature: Any, rows: Sequence[Row]) -> list[list[Row]]:
