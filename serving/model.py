@@ -118,10 +118,9 @@ class Model:
             self._stopping = True
             self._changed.notify_all()
 
-    def join(self, seconds: float) -> bool:
-        """Waits until the thread has ended; tells whether it did."""
+    def join(self, seconds: float) -> None:
+        """Waits until the thread has ended, for `seconds` at most."""
         self._thread.join(seconds)
-        return not self._thread.is_alive()
 
     def wait_decided(self) -> VersionStatus | None:
         """Waits until a version is AVAILABLE or nothing that was found could be loaded at the first try.

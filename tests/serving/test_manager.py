@@ -214,7 +214,7 @@ def test_reload_adds_and_takes_away_models(tf2, tmp_path):
             served(manager)
         with pytest.raises(ServingError, match="absolute path"):
             manager.reload(config("relative"))
-        assert manager.models() == ["n"]
+        assert [model.name for model in manager.current_config().model_config_list.config] == ["n"]
         with pytest.raises(ServingError, match="did not become available"):
             manager.reload(config(tmp_path / "nowhere"))
 
