@@ -249,6 +249,14 @@ class TestKilled:
         assert "watched no more" in ended.text and not ended.withdrawn and watched_nothing(world)
 
 
+def test_what_was_to_be_withdrawn_goes_though_no_server_is_named_any_more(world, models):
+    bad = publish.publish(world.base, world.candidate(models[2], 2), keep=3).version
+    watch_plan.write_pending(world.base, watch_plan.Pending(bad, world.model, reason="it answered wrong"))
+    ended = world.finish({})
+    assert ended.withdrawn and ended.text == f"Withdrew version {bad}: it answered wrong."
+    assert versions.live_version(world.base) is None and watched_nothing(world)
+
+
 def test_a_version_that_never_came_to_be_is_forgotten(world):
     watch_plan.write_pending(world.base, watch_plan.Pending(77, world.model))
     assert world.finish(world.settings()) is None
