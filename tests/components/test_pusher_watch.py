@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving_world import environment, free_port, serve, tf2_model
+from serving_world import environment, serve, tf2_model
 from watch_world import World, push
 
 from evergreen.components.errors import ConfigError, LockHeld
+from evergreen.components.model_server.process import free_port
 from evergreen.components.pusher import publish, versions, watch, watch_plan, withdrawal
 
 pytestmark = pytest.mark.tensorflow
