@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -328,6 +329,13 @@ def test_health(server):
         check = health_pb2_grpc.HealthStub(channel).Check
         for name in ("", "tensorflow.serving.PredictionService"):
             assert check(health_pb2.HealthCheckRequest(service=name)).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_nobody_else_reaches_it_unless_told_otherwise(server):
+    for address in (server.grpc, server.rest):
+        # Another address of this machine; a server on all addresses would answer there too.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), timeout=60)
 
 
 def test_a_unix_socket_answers_too(server):
