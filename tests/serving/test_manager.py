@@ -43,9 +43,7 @@ def test_a_version_is_available_within_two_seconds_of_its_rename(tf2, tmp_path):
             publish(tf2, tmp_path / "m", version)
             begin = time.monotonic()
             wait(lambda version=version: states(manager).get(version) == "AVAILABLE")
-            taken = time.monotonic() - begin
-            wait(lambda version=version: version in loads)  # told just behind
-            waited.append(taken - loads[version])
+            waited.append(time.monotonic() - begin - loads[version])
     # The best of three, as others use the machine too.
     assert min(waited) < 2
 
