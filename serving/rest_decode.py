@@ -242,9 +242,7 @@ def _within(values: np.ndarray, low: float, high: float) -> bool:
 
 def _holds_bool(values: list[Any], made: np.ndarray) -> bool:
     # NumPy takes true among numbers for 1. Where there is neither 0 nor 1, nobody needs to look at each value.
-    if made.dtype.kind == "b":
-        return True
-    return bool(((made == 0) | (made == 1)).any()) and _has_bool(values, made.ndim)
+    return made.dtype.kind == "b" or (bool(((made == 0) | (made == 1)).any()) and _has_bool(values, made.ndim))
 
 
 def _has_bool(values: list[Any], depth: int) -> bool:
