@@ -13,8 +13,9 @@ from pathlib import Path
 import grpc
 import integration_world as world
 import pytest
-import serving_world
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+from evergreen.components.model_server.process import free_port
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -49,7 +50,7 @@ def job_server(tmp_path) -> Iterator[str]:
 @pytest.fixture
 def worker_pool(tmp_path) -> Iterator[str]:
     """The address of a pool of workers, started as docs/beam.md has it."""
-    port = serving_world.free_port()
+    port = free_port()
     variables = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # it starts its workers as `python`
         "PYTHONPATH": os.pathsep.join([str(tmp_path / PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
