@@ -18,6 +18,10 @@ from evergreen.pipeline.store import RUN_TYPE
 
 _FIRST_PAGE = 4
 
+# By the run's id and the execution's: the contexts that it was registered with, which stay. ML Metadata has no index
+# for this question, so it is asked once.
+_contexts: dict[tuple[str, int], set[int]] = {}
+
 _stock_executions = channel_resolver._get_executions_by_all_contexts
 _stock_cached_outputs = cache_utils.get_cached_outputs
 
@@ -41,12 +45,13 @@ def executions_of_all(store: Any, contexts: Any) -> list[Any]:
     run = next((context for context in contexts if context.type == RUN_TYPE), None)
     if run is None:
         return list(_stock_executions(store, contexts))
+    executions = store.get_executions_by_context(run.id)
+    for execution in executions:
+        if (run.name, execution.id) not in _contexts:
+            found = store.get_contexts_by_execution(execution.id)
+            _contexts[run.name, execution.id] = {context.id for context in found}
     wanted = {context.id for context in contexts}
-    return [
-        execution
-        for execution in store.get_executions_by_context(run.id)
-        if wanted <= {context.id for context in store.get_contexts_by_execution(execution.id)}
-    ]
+    return [execution for execution in executions if wanted <= _contexts[run.name, execution.id]]
 
 
 def cached_outputs(metadata_handle: Any, cache_context: Any) -> Any:

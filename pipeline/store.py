@@ -378,6 +378,8 @@ def connection_config(connection: Any) -> Any:
         config.mysql.database = connection.database
         config.mysql.user = connection.user
         config.mysql.password = connection.password
+        if connection.tls:
+            config.mysql.ssl_options.verify_server_cert = False  # any of these options makes the client encrypt
     else:
         config.postgresql.host = connection.host
         config.postgresql.port = str(connection.port)

@@ -71,7 +71,7 @@ class TestCommand:
         status = cli.main(["migrate", "-c", str(config), *arguments])
         return status, capsys.readouterr().err
 
-    @pytest.mark.parametrize("url", ["sqlite", "oracle://me@host/db", "mysql://host/db"])
+    @pytest.mark.parametrize("url", ["sqlite", "oracle://me@host/db", "mysql://host/db", "mysql://me@host/db?tls=1"])
     def test_a_url_that_names_no_server(self, capsys, config, url):
         status, text = self.refused(capsys, config, "--to", url)
         assert status == 2 and "mysql://user@host" in text
