@@ -45,6 +45,14 @@ class Connection:
         """The password from the environment, empty where none is set."""
         return os.environ.get(PASSWORD_VARIABLE, "")
 
+    @property
+    def mend(self) -> str:
+        """What to check where the store cannot be opened."""
+        if self.kind == "sqlite":
+            return "check `metadata` in the YAML and that the workspace can be written"
+        tls = f"; a server that demands TLS needs `?{TLS}` behind it" if self.kind == "mysql" and not self.tls else ""
+        return f"check `metadata` in the YAML, the password in {PASSWORD_VARIABLE}, and that the database exists{tls}"
+
     def describe(self) -> str:
         """Names the place for messages, without secrets."""
         if self.kind == "sqlite":

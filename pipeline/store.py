@@ -155,7 +155,7 @@ class Store:
                 raise EvergreenError(
                     "the metadata store cannot be opened",
                     f"{self._connection.describe()}: {error}",
-                    "check `metadata` in the YAML and that the workspace can be written",
+                    self._connection.mend,
                 ) from error
         return self._store
 

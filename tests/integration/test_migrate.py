@@ -121,7 +121,7 @@ def test_a_server_that_demands_tls_gets_the_store_and_the_next_run(project, tmp_
         before = answers(project)
         bare = server.url.partition("?")[0]
         refused = project.evergreen("migrate", "--to", bare)
-        assert refused.status == 1 and "cannot be reached" in refused.text
+        assert refused.status == 1 and "?tls=unverified" in refused.text
         moved = project.evergreen("migrate", "--to", server.url)
         assert moved.status == 0, moved.text
         project.change(metadata=server.url)

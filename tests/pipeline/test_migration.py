@@ -71,10 +71,16 @@ class TestCommand:
         status = cli.main(["migrate", "-c", str(config), *arguments])
         return status, capsys.readouterr().err
 
-    @pytest.mark.parametrize("url", ["sqlite", "oracle://me@host/db", "mysql://host/db", "mysql://me@host/db?tls=1"])
+    @pytest.mark.parametrize("url", ["sqlite", "oracle://me@host/db", "mysql://host/db"])
     def test_a_url_that_names_no_server(self, capsys, config, url):
         status, text = self.refused(capsys, config, "--to", url)
         assert status == 2 and "mysql://user@host" in text
+
+    def test_what_is_wrong_with_a_url_s_tls_is_said(self, capsys, config):
+        status, text = self.refused(capsys, config, "--to", "mysql://me@host/db?tls=1")
+        assert status == 2 and "?tls=unverified" in text
+        status, text = self.refused(capsys, config, "--to", "postgresql://me@host/db?tls=unverified")
+        assert status == 2 and "tunnel" in text
 
     def test_a_password_in_the_url_is_not_repeated(self, capsys, config):
         status, text = self.refused(capsys, config, "--to", "mysql://me:hunter2@host/db")
