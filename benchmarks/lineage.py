@@ -55,7 +55,7 @@ def main() -> None:
             shutil.copytree(project.parent, copy)
             found = questions(project, runs) | own(copy / project.name, runs) | stock(copy, runs)
             database = project.parent / ".evergreen" / "metadata.db"
-            found |= lineage_run.measure(Path(scratch) / f"run-{runs}", database, runs)
+            found |= lineage_run.measure((given.keep or Path(scratch)) / f"{runs}-run", database, runs)
             for name, value in found.items():
                 table.setdefault(name, []).append(value)
     print(f"{'':<22}" + "".join(f"{f'{runs:,} runs':>20}" for runs in given.runs))
