@@ -82,6 +82,8 @@ class Writer:
         node_type = self.store.put_context_type(pb.ContextType(name="node"))
         nodes = [pb.Context(type_id=node_type, name=f"{PIPELINE}.{name}") for name in _COMPONENTS]
         self._nodes = dict(zip(_COMPONENTS, self.store.put_contexts(nodes), strict=True))
+        pipeline_type = self.store.put_context_type(pb.ContextType(name="pipeline"))
+        (self._pipeline,) = self.store.put_contexts([pb.Context(type_id=pipeline_type, name=PIPELINE)])
         self._examples: list[int] = []
         self._champion: int | None = None
         self._warm_runs = 0
@@ -212,7 +214,11 @@ class Writer:
         self.store.put_attributions_and_associations(
             [],
             [pb.Association(execution_id=executions[e], context_id=node) for e, node in batch.associations]
-            + [pb.Association(execution_id=execution, context_id=run) for execution in executions],
+            + [
+                pb.Association(execution_id=execution, context_id=context)
+                for execution in executions
+                for context in (run, self._pipeline)
+            ],
         )
         return list(artifacts)
 

@@ -3,24 +3,42 @@
 Each is a `tfx.dsl.components.common.resolver.ResolverStrategy` for a stock Resolver node and looks only at ML Metadata
 and, for the champion, at the live version's manifest. What a strategy cannot find it leaves as an empty list, which a
 node downstream takes as an absent optional input.
+
+A strategy asks ML Metadata for the few artifacts that it gives. As inputs of the Resolver TFX would look up every
+artifact that the pipeline ever made, before the strategy is asked; so the Resolver's channels are empty, and only name
+types and keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from ml_metadata import ListOptions, OrderByField
 from tfx.dsl.components.common import resolver
+from tfx.types import artifact_utils, standard_artifacts
 
 from evergreen.components import span_records
 from evergreen.components.pusher import catalog
 
 _Artifacts = dict[str, list[Any]]
+_PIPELINE_TYPE = "pipeline"  # of the context that all executions of a pipeline belong to
+_FIRST_PAGE = 64
 
 
-def _pick(artifacts: list[Any], ids: list[int]) -> list[Any]:
-    """Returns the artifacts with these ids, in the order of the ids."""
-    by_id = {artifact.id: artifact for artifact in artifacts}
-    return [by_id[i] for i in ids if i in by_id]
+def _get(store: Any, ids: list[int], pipeline: str) -> list[Any]:
+    """Returns the live ones of the pipeline's artifacts, in the order of the ids, as TFX's own class."""
+    protos = {a.id: a for a in (store.get_artifacts_by_id(ids) if ids else []) if a.state == span_records.LIVE}
+    made = span_records.producers_and_inputs(store, protos)
+    own = [protos[i] for i in ids if i in made and _belongs(store, made[i][0], pipeline)]
+    types = {a.type_id: store.get_artifact_types_by_id([a.type_id])[0] for a in own}
+    return [artifact_utils.deserialize_artifact(types[a.type_id], a) for a in own]
+
+
+def _belongs(store: Any, execution_id: int, pipeline: str) -> bool:
+    """Whether an execution is the pipeline's: several may share a database."""
+    contexts = store.get_contexts_by_execution(execution_id)
+    return any(c.type == _PIPELINE_TYPE and c.name == pipeline for c in contexts)
 
 
 class PreviousStatistics(resolver.ResolverStrategy):
@@ -28,17 +46,17 @@ class PreviousStatistics(resolver.ResolverStrategy):
 
     Args:
       span: the span that is being validated.
+      pipeline: the pipeline's name.
     """
 
-    def __init__(self, span: int):
+    def __init__(self, span: int, pipeline: str):
         self._span = span
+        self._pipeline = pipeline
 
     def resolve_artifacts(self, store: Any, input_dict: _Artifacts) -> _Artifacts:
-        """Keeps at most one artifact under `statistics`."""
-        accepted = span_records.newest_accepted(span_records.span_records(store))
-        earlier = [record for span, record in accepted.items() if span < self._span]
-        newest = max(earlier, key=lambda record: record.span, default=None)
-        return {"statistics": _pick(input_dict["statistics"], [newest.statistics_id] if newest else [])}
+        """Gives at most one artifact under `statistics`."""
+        newest = span_records.newest_accepted_before(store, self._span)
+        return {"statistics": _get(store, [newest.statistics_id] if newest else [], self._pipeline)}
 
 
 class Window(resolver.ResolverStrategy):
@@ -49,16 +67,17 @@ class Window(resolver.ResolverStrategy):
 
     Args:
       spans: the span numbers of the window.
+      pipeline: the pipeline's name.
     """
 
-    def __init__(self, spans: list[int]):
+    def __init__(self, spans: list[int], pipeline: str):
         self._spans = set(spans)
+        self._pipeline = pipeline
 
     def resolve_artifacts(self, store: Any, input_dict: _Artifacts) -> _Artifacts:
-        """Keeps the window's artifacts under `examples`."""
-        accepted = span_records.newest_accepted(span_records.span_records(store))
-        ids = [accepted[span].examples_id for span in sorted(accepted) if span in self._spans]
-        return {"examples": _pick(input_dict["examples"], ids)}
+        """Gives the window's artifacts under `examples`."""
+        accepted = span_records.newest_accepted(span_records.span_records(store, self._spans))
+        return {"examples": _get(store, [accepted[span].examples_id for span in sorted(accepted)], self._pipeline)}
 
 
 class Champion(resolver.ResolverStrategy):
@@ -68,21 +87,25 @@ class Champion(resolver.ResolverStrategy):
 
     Args:
       base_path: TensorFlow Serving's base path of the model.
+      pipeline: the pipeline's name.
     """
 
-    def __init__(self, base_path: str):
+    def __init__(self, base_path: str, pipeline: str):
         self._base_path = base_path
+        self._pipeline = pipeline
 
     def resolve_artifacts(self, store: Any, input_dict: _Artifacts) -> _Artifacts:
-        """Keeps at most one artifact under `model`."""
+        """Gives at most one artifact under `model`."""
         live = catalog.live_manifest(self._base_path)
         if live is None:
             return {"model": []}
+        found = _get(store, [live.model_artifact_id], self._pipeline)
         return {
             "model": [
                 model
-                for model in input_dict["model"]
-                if live.carries(model.id, model.uri, model.mlmd_artifact.create_time_since_epoch)
+                for model in found
+                if model.type_name == standard_artifacts.Model.TYPE_NAME
+                and live.carries(model.id, model.uri, model.mlmd_artifact.create_time_since_epoch)
             ]
         }
 
@@ -96,23 +119,43 @@ class AnalyzerCache(resolver.ResolverStrategy):
     Args:
       span: the newest span of the run.
       version: its version.
+      pipeline: the pipeline's name.
     """
 
-    def __init__(self, span: int, version: int):
+    def __init__(self, span: int, version: int, pipeline: str):
         self._key = (span, version)
+        self._pipeline = pipeline
 
     def resolve_artifacts(self, store: Any, input_dict: _Artifacts) -> _Artifacts:
-        """Keeps at most one artifact under `cache`."""
-        caches = {artifact.id: artifact for artifact in input_dict["cache"]}
-        made = span_records.producers_and_inputs(store, caches)
-        examples = {a.id: a for a in span_records.live_artifacts(store, span_records.EXAMPLES_TYPE)}
-        for cache_id in sorted(caches, reverse=True):
-            _, inputs = made.get(cache_id, (0, []))
-            spans = [
-                (span_records.property_value(examples[i], "span"), span_records.property_value(examples[i], "version"))
-                for i in inputs
-                if i in examples
-            ]
-            if spans and max(spans) != self._key:
-                return {"cache": [caches[cache_id]]}
+        """Gives at most one artifact under `cache`."""
+        for cache in _newest_first(store, standard_artifacts.TransformCache.TYPE_NAME):
+            spans = self._spans(store, cache.id)
+            if spans and max(spans) != self._key and (found := _get(store, [cache.id], self._pipeline)):
+                return {"cache": found}
         return {"cache": []}
+
+    def _spans(self, store: Any, cache_id: int) -> list[tuple[int, int]]:
+        """Lists the span versions that a cache was made from, of those that are still there."""
+        _, inputs = span_records.producers_and_inputs(store, [cache_id]).get(cache_id, (0, []))
+        return [
+            (span_records.property_value(a, "span"), span_records.property_value(a, "version"))
+            for a in (store.get_artifacts_by_id(inputs) if inputs else [])
+            if a.type == span_records.EXAMPLES_TYPE and a.state == span_records.LIVE
+        ]
+
+
+def _newest_first(store: Any, type_name: str) -> Iterator[Any]:
+    """Yields the live artifacts of a type, reading no more of all artifacts than it takes."""
+    last, size = None, _FIRST_PAGE
+    while True:
+        page = store.get_artifacts(ListOptions(limit=size, order_by=OrderByField.ID, is_asc=False))
+        for artifact in page:
+            if (
+                (last is None or artifact.id < last)
+                and artifact.type == type_name
+                and artifact.state == span_records.LIVE
+            ):
+                yield artifact
+        if len(page) < size:
+            return
+        last, size = page[-1].id, size * 4

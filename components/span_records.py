@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,26 +129,55 @@ def producers_and_inputs(store: Any, artifact_ids: Iterable[int]) -> dict[int, t
     return {artifact: (execution, inputs[execution]) for artifact, execution in producer.items()}
 
 
-def span_records(store: Any) -> list[SpanRecord]:
-    """Reads every decision of gate 1 whose examples still exist.
+def span_records(store: Any, spans: Collection[int] | None = None) -> list[SpanRecord]:
+    """Reads the decisions of gate 1 whose examples still exist.
 
     Args:
       store: an `ml_metadata.MetadataStore`.
+      spans: only of these spans, which is much the quicker where there are many; all by default.
 
     Returns:
       The records in the order in which they were decided; a span version that was decided twice (the code changed and
       the user asked for that span again) appears twice.
     """
-    verdicts = [a for a in live_artifacts(store, ANOMALIES_TYPE) if property_value(a, "verdict")]
-    examples = {a.id: a for a in live_artifacts(store, EXAMPLES_TYPE)}
-    statistics = {a.id for a in live_artifacts(store, STATISTICS_TYPE)}
+    verdicts = _verdicts(store)
+    return _records(store, [a for a in verdicts if spans is None or property_value(a, "span") in spans])
+
+
+def newest_accepted_before(store: Any, span: int) -> SpanRecord | None:
+    """Finds the newest span before this one that was accepted.
+
+    Args:
+      store: an `ml_metadata.MetadataStore`.
+      span: the span.
+
+    Returns:
+      The decision that windows use; None where no earlier span was accepted.
+    """
+    verdicts: dict[int, list[Any]] = defaultdict(list)
+    for verdict in _verdicts(store):
+        verdicts[int(property_value(verdict, "span"))].append(verdict)
+    for earlier in sorted((number for number in verdicts if number < span), reverse=True):
+        if earlier in (found := newest_accepted(_records(store, verdicts[earlier]))):
+            return found[earlier]
+    return None
+
+
+def _verdicts(store: Any) -> list[Any]:
+    return [a for a in live_artifacts(store, ANOMALIES_TYPE) if property_value(a, "verdict")]
+
+
+def _records(store: Any, verdicts: list[Any]) -> list[SpanRecord]:
     made = producers_and_inputs(store, [a.id for a in verdicts])
+    taken = {i for _, inputs in made.values() for i in inputs}
+    artifacts = {a.id: a for a in (store.get_artifacts_by_id(sorted(taken)) if taken else []) if a.state == LIVE}
     records = []
     for verdict in verdicts:
         span, version = property_value(verdict, "span"), property_value(verdict, "version")
         _, inputs = made.get(verdict.id, (0, []))
-        own = [i for i in inputs if i in examples and property_value(examples[i], "span") == span]
-        stats = [i for i in inputs if i in statistics]
+        there = [artifacts[i] for i in inputs if i in artifacts]
+        own = [a for a in there if a.type == EXAMPLES_TYPE and property_value(a, "span") == span]
+        stats = [a.id for a in there if a.type == STATISTICS_TYPE]
         if not own or not stats:
             continue
         records.append(
@@ -158,8 +187,8 @@ def span_records(store: Any) -> list[SpanRecord]:
                 accepted=property_value(verdict, "verdict") == "accepted",
                 rows=int(property_value(verdict, "rows", 0)),
                 reasons=tuple(json.loads(property_value(verdict, "reasons", "[]"))),
-                digest=str(property_value(examples[own[0]], "digest", "")),
-                examples_id=own[0],
+                digest=str(property_value(own[0], "digest", "")),
+                examples_id=own[0].id,
                 # The validator reads two statistics: the span's own and the previous span's. The own one is the newer.
                 statistics_id=max(stats),
                 anomalies_id=verdict.id,

@@ -67,7 +67,7 @@ class Config(Section):
         "sqlite",
         description="Where ML Metadata keeps its records: `sqlite` (metadata.db in the workspace), "
         "`mysql://user@host/database` or `postgresql://user@host/database`; the password comes from "
-        f"{connection.PASSWORD_VARIABLE}.",
+        f"{connection.PASSWORD_VARIABLE}. `?{connection.TLS}` behind a MySQL database encrypts the connection.",
     )
     beam: BeamSettings = Field(default_factory=BeamSettings, description="What runs the data-parallel stages.")
     components: list[ExtraComponent] = Field(default_factory=list, description="TFX components of the project's own.")

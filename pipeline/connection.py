@@ -13,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 PASSWORD_VARIABLE = "EVERGREEN_METADATA_PASSWORD"
 EXPECTED = "`sqlite`, `mysql://user@host:3306/database` or `postgresql://user@host:5432/database`"
+# All that ML Metadata's MySQL client can do: it refuses every certificate that it is to verify.
+TLS = "tls=unverified"
 _PORTS = {"mysql": 3306, "postgresql": 5432}
 
 
@@ -27,6 +29,7 @@ class Connection:
       port: its port.
       database: the database's name.
       user: who connects.
+      tls: whether the connection is encrypted; nobody checks the server's certificate.
     """
 
     kind: str
@@ -35,17 +38,26 @@ class Connection:
     port: int = 0
     database: str = ""
     user: str = ""
+    tls: bool = False
 
     @property
     def password(self) -> str:
         """The password from the environment, empty where none is set."""
         return os.environ.get(PASSWORD_VARIABLE, "")
 
+    @property
+    def mend(self) -> str:
+        """What to check where the store cannot be opened."""
+        if self.kind == "sqlite":
+            return "check `metadata` in the YAML and that the workspace can be written"
+        tls = f"; a server that demands TLS needs `?{TLS}` behind it" if self.kind == "mysql" and not self.tls else ""
+        return f"check `metadata` in the YAML, the password in {PASSWORD_VARIABLE}, and that the database exists{tls}"
+
     def describe(self) -> str:
         """Names the place for messages, without secrets."""
         if self.kind == "sqlite":
             return self.path
-        return f"{self.kind}://{self.user}@{self.host}:{self.port}/{self.database}"
+        return f"{self.kind}://{self.user}@{self.host}:{self.port}/{self.database}{f'?{TLS}' if self.tls else ''}"
 
 
 def parse(text: str, sqlite_path: str | Path) -> Connection:
@@ -69,8 +81,12 @@ def parse(text: str, sqlite_path: str | Path) -> Connection:
     except ValueError:
         raise ValueError(EXPECTED) from None
     database = unquote(url.path.strip("/"))
-    if url.scheme not in _PORTS or not url.hostname or not url.username or not database or url.query or url.fragment:
+    if url.scheme not in _PORTS or not url.hostname or not url.username or not database or url.fragment:
         raise ValueError(EXPECTED)
+    if url.query and url.scheme == "postgresql":
+        raise ValueError("no `?`: ML Metadata's PostgreSQL client is built without TLS, a tunnel has to give it")
+    if url.query not in ("", TLS):
+        raise ValueError(f"`?{TLS}` or nothing behind the database of a MySQL URL")
     if url.password is not None:
         raise ValueError(f"a URL without a password, which belongs into the environment variable {PASSWORD_VARIABLE}")
     return Connection(
@@ -79,4 +95,5 @@ def parse(text: str, sqlite_path: str | Path) -> Connection:
         port=port or _PORTS[url.scheme],
         database=database,
         user=unquote(url.username),
+        tls=url.query == TLS,
     )

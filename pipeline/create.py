@@ -91,6 +91,9 @@ def beam_args(config: Config) -> list[str]:
     return [f"--runner={config.beam.runner}", *own, *given]
 
 
+_NOBODY = "-"  # no node has this id
+
+
 class _Builder:
     """Holds what the stages share while the pipeline is put together."""
 
@@ -141,11 +144,11 @@ class _Builder:
         return node
 
     def resolve(self, node_id: str, strategy: Any, settings: dict[str, Any], **channels: Any) -> Any:
-        """Adds a resolver that runs after everything added so far."""
+        """Adds a resolver that runs after everything added so far, and gets from TFX none of what was made before."""
         node = Resolver(
             strategy_class=strategy,
-            config=settings,
-            **{name: Channel(type=artifact) for name, artifact in channels.items()},
+            config={**settings, "pipeline": self.config.name},
+            **{name: Channel(type=artifact, producer_component_id=_NOBODY) for name, artifact in channels.items()},
         ).with_id(node_id)
         node.add_upstream_nodes(list(self.nodes))
         self.nodes.append(node)

@@ -1,5 +1,5 @@
-"""TFX's launcher, one node at a time, over a compiled pipeline. The only module that touches TFX's orchestration
-internals.
+"""TFX's launcher, one node at a time, over a compiled pipeline. With `short_lookups` the only module that touches
+TFX's orchestration internals.
 
 They are the same in TFX 1.16 and 1.21.
 """
@@ -15,6 +15,8 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import execution_publish_utils, launcher, runtime_parameter_utils
 from tfx.types import artifact
 
+from evergreen.pipeline import short_lookups
+
 
 class Launch:
     """Launches the nodes of a pipeline by their ids.
@@ -25,6 +27,7 @@ class Launch:
     """
 
     def __init__(self, pipeline: tfx_pipeline.Pipeline, run_id: str):
+        short_lookups.install()
         self._ir = compiler.Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(
             self._ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}

@@ -29,6 +29,7 @@ TYPE = "evergreen_lease"
 BEAT_S = 10.0
 # For so long a lease that is not given back is watched before it counts as dead.
 WATCH_S = 45.0
+_FIRST_CONTEXTS = 32
 
 
 class Lease:
@@ -69,9 +70,17 @@ class Lease:
         self._put(given_back=1)
 
     def _newest(self) -> Any | None:
-        prefix = f"{self._store.pipeline}."
-        found = [c for c in self._store.mlmd.get_contexts_by_type(TYPE) if c.name.startswith(prefix)]
-        return max(found, key=_number, default=None)
+        """The newest lease, found without reading all the others."""
+        from ml_metadata import ListOptions, OrderByField
+
+        prefix, limit = f"{self._store.pipeline}.", _FIRST_CONTEXTS
+        while True:
+            options = ListOptions(limit=limit, order_by=OrderByField.ID, is_asc=False)
+            contexts = self._store.mlmd.get_contexts(options)
+            found = [c for c in contexts if c.type == TYPE and c.name.startswith(prefix)]
+            if found or len(contexts) < limit:
+                return max(found, key=_number, default=None)
+            limit *= 8
 
     def _is_free(self, lease: Any) -> bool:
         """Whether its holder has given it back, or is dead."""

@@ -20,6 +20,8 @@ from evergreen.pipeline.config import Config
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Run, Store
 
+_FIRST_RUNS = 8
+
 
 class SpanState(str, Enum):
     """Where a span version stands with gate 1."""
@@ -49,6 +51,7 @@ class Entry:
       digest: `<hash of the contents>.<hash of names, sizes and times>`.
       state: gate 1's decision, or pending.
       rows: rows in it, None while it is pending.
+      decided: when gate 1 decided it, milliseconds since 1970; 0 while it is pending.
     """
 
     span: int
@@ -58,6 +61,7 @@ class Entry:
     digest: str
     state: SpanState
     rows: int | None = None
+    decided: int = 0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -112,15 +116,27 @@ def entries(
     Returns:
       The entries in the order of the spans.
     """
+    by_span: dict[int, list[SpanRecord]] = {}
+    for record in records:
+        by_span.setdefault(record.span, []).append(record)
+    return [_entry(span, by_span.get(span.span, []), content_digest) for span in newest_versions(found)]
+
+
+def newest_versions(found: Iterable[span_files.SpanVersion]) -> list[span_files.SpanVersion]:
+    """Picks the newest complete version of each span.
+
+    Args:
+      found: what lies in the data directory.
+
+    Returns:
+      One version a span, in the order of the spans.
+    """
     newest: dict[int, span_files.SpanVersion] = {}
     for span in found:
         known = newest.get(span.span)
         if span.complete and (known is None or (span.version or 0) > (known.version or 0)):
             newest[span.span] = span
-    by_span: dict[int, list[SpanRecord]] = {}
-    for record in records:
-        by_span.setdefault(record.span, []).append(record)
-    return [_entry(newest[number], by_span.get(number, []), content_digest) for number in sorted(newest)]
+    return [newest[number] for number in sorted(newest)]
 
 
 def _entry(
@@ -147,7 +163,8 @@ def _entry(
         # The recorded digest names the files as they were read: the cache key of a resumed run must not change with a
         # file's time of modification.
         digest = record.digest if record.digest.partition(".")[0] == contents else digest
-    return Entry(span.span, version, span.label, span.files, digest, state, record.rows if record else None)
+    rows, decided = (record.rows, record.decided) if record is not None else (None, 0)
+    return Entry(span.span, version, span.label, span.files, digest, state, rows, decided)
 
 
 def make(
@@ -164,8 +181,9 @@ def make(
     """Decides what a retraining does now.
 
     Args:
-      spans: every complete span, its newest version, in order; at least one.
-      runs: the runs so far, oldest first.
+      spans: the complete spans, their newest versions, in order; at least one. Those that are neither in the window nor
+        the newest may be left out.
+      runs: the runs so far, oldest first; at least those that `runs_to_read` gives.
       champion: the live version's manifest.
       window: how many spans a window holds.
       min_window: how few it may hold.
@@ -279,17 +297,23 @@ def plan_run(
     if named is not None:
         number = Pattern(config.data.pattern).parse(named)
         span_files.require(found, number, named)
-    complete = entries(found, store.span_records(), lambda span: span_files.content_digest(config.data, span))
+    complete = newest_versions(found)
     if not complete:
         raise SpanError(
             "there is no complete span",
             "; ".join(f"span {s.label}: {s.reason}" for s in found[-3:]),
             "deliver a span with its marker, or change `data.success_marker`",
         )
+    target = complete[-1].span if number is None else number
+    # Gate 1's decisions on other spans, and the contents of their files, do not matter here.
+    near = [span for span in complete if span.span <= target][-config.data.window :]
+    near += complete[-1:] if near[-1] is not complete[-1] else []
+    records = store.span_records({span.span for span in near})
+    known = entries(near, records, lambda span: span_files.content_digest(config.data, span))
     champion = catalog.live_manifest(config.publish.base_path)
     planned = make(
-        complete,
-        store.runs(),
+        known,
+        runs_to_read(store, next(entry for entry in known if entry.span == target)),
         champion,
         window=config.data.window,
         min_window=config.data.min_window,
@@ -303,3 +327,34 @@ def plan_run(
     if hold is not None and planned.action is not Action.NOTHING:
         waiting.append(f"publishing is held, nothing will be published before `evergreen release`: {hold.reason}")
     return dataclasses.replace(planned, warnings=(*planned.warnings, *waiting))
+
+
+def runs_to_read(store: Store, target: Entry) -> list[Run]:
+    """Reads the runs that a plan rests on, newest first, and not those before.
+
+    A span version that is decided has no run of its own from before the one that decided it. One that is pending has at
+    most runs that came to no verdict, and what matters of these is whether the last one was cut off: behind the newest
+    run that came to a verdict on something else nobody goes on with them.
+
+    Args:
+      store: the project's metadata store.
+      target: the span version of the plan.
+
+    Returns:
+      The runs, oldest first.
+    """
+
+    def is_last(run: Run) -> bool:
+        if run.span is None or run.result is Result.ROLLED_BACK:  # another tool's, or a rollback: beside the others
+            return False
+        if target.state is not SpanState.PENDING:
+            return run.started <= target.decided
+        return run.result.finished or run.result is Result.DECIDED
+
+    count = _FIRST_RUNS
+    while True:
+        runs = store.newest_runs(count)
+        end = next((index for index, run in enumerate(runs) if is_last(run)), None)
+        if end is not None or len(runs) < count:
+            return runs[: None if end is None else end + 1][::-1]
+        count *= 4

@@ -101,3 +101,26 @@ def can_pass(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def gates(result: str, reason: str) -> str:
+    """Says which gates a run passed, and which one was closed.
+
+    Args:
+      result: a value of `store.Result`.
+      reason: why it did not publish.
+
+    Returns:
+      A few words; empty where the run did not come to a verdict, or to no gate.
+    """
+    if result in ("published", "unchanged"):
+        return "all passed"
+    if result == "withdrawn":
+        return "all passed, then withdrawn"
+    if result == "data rejected":
+        return "gate 1 closed"
+    if result == "decided":
+        return "gate 1 passed"
+    if result == "model rejected":
+        return next((f"gate {n} closed" for n in (2, 3, 4) if f"gate {n} is closed" in reason), "closed")
+    return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -137,9 +137,13 @@ class Store:
             self._store = open_store(self._connection)
         return self._store
 
-    def span_records(self) -> list[span_records.SpanRecord]:
-        """Lists gate 1's decisions, oldest first."""
-        return span_records.span_records(self.mlmd) if self.exists else []
+    def span_records(self, spans: Collection[int] | None = None) -> list[span_records.SpanRecord]:
+        """Lists gate 1's decisions, oldest first.
+
+        Args:
+          spans: only of these spans; all by default.
+        """
+        return span_records.span_records(self.mlmd, spans) if self.exists else []
 
     def runs(self, stages: bool = False) -> list[Run]:
         """Lists the runs, oldest first.

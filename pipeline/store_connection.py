@@ -42,7 +42,7 @@ def open_store(connection: Any) -> Any:
         raise EvergreenError(
             "the metadata store cannot be opened",
             f"{connection.describe()}: {error}",
-            "check `metadata` in the YAML and that the workspace can be written",
+            connection.mend,
         ) from error
 
 
@@ -68,6 +68,8 @@ def connection_config(connection: Any) -> Any:
         config.mysql.database = connection.database
         config.mysql.user = connection.user
         config.mysql.password = connection.password
+        if connection.tls:
+            config.mysql.ssl_options.verify_server_cert = False  # any of these options makes the client encrypt
     else:
         config.postgresql.host = connection.host
         config.postgresql.port = str(connection.port)

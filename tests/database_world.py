@@ -28,15 +28,17 @@ class Server:
     Attributes:
       kind: `mysql` or `postgresql`, as in the configuration's `metadata`.
       port: where it listens on 127.0.0.1.
+      tls: whether it takes no other connections.
     """
 
     kind: str
     port: int
+    tls: bool = False
 
     @property
     def url(self) -> str:
         """What stands under `metadata`."""
-        return f"{self.kind}://{USER}@127.0.0.1:{self.port}/{DATABASE}"
+        return f"{self.kind}://{USER}@127.0.0.1:{self.port}/{DATABASE}{'?tls=unverified' if self.tls else ''}"
 
 
 def programs(kind: str) -> dict[str, str] | None:
@@ -51,18 +53,19 @@ def programs(kind: str) -> dict[str, str] | None:
 
 
 @contextlib.contextmanager
-def running(kind: str, folder: Path) -> Iterator[Server]:
+def running(kind: str, folder: Path, tls: bool = False) -> Iterator[Server]:
     """Runs a server with an empty database for the time of a block.
 
     Args:
       kind: `mysql` or `postgresql`.
       folder: where it keeps its files; empty.
+      tls: MariaDB refuses connections over the network without TLS; its certificate is its own.
     """
     found = programs(kind)
     assert found is not None
-    server = Server(kind, _free_port())
+    server = Server(kind, _free_port(), tls)
     start = _mariadb if kind == "mysql" else _postgresql
-    process = start(found, folder, server.port)
+    process = start(found, folder, server.port, *(_tls_options(folder) if tls else ()))
     try:
         yield server
     finally:
@@ -70,7 +73,16 @@ def running(kind: str, folder: Path) -> Iterator[Server]:
         process.wait(SECONDS)
 
 
-def _mariadb(found: dict[str, str], folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _tls_options(folder: Path) -> list[str]:
+    """Makes a certificate that nobody vouches for."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=evergreen"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    own = [f"--ssl-cert={folder / 'certificate.pem'}", f"--ssl-key={folder / 'key.pem'}"]
+    return ["--require-secure-transport=ON", *own]
+
+
+def _mariadb(found: dict[str, str], folder: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
     data, socket_file = folder / "data", f"/tmp/evergreen-{port}.sock"
     root = ["--user=root"] if os.getuid() == 0 else []
     install = [found["mariadb-install-db"], "--no-defaults", f"--datadir={data}", *root]
@@ -79,6 +91,7 @@ def _mariadb(found: dict[str, str], folder: Path, port: int) -> subprocess.Popen
         [
             *(found["mariadbd"], "--no-defaults", f"--datadir={data}", f"--socket={socket_file}", *root),
             *(f"--port={port}", "--bind-address=127.0.0.1", f"--log-error={folder / 'log'}"),
+            *options,
         ]
     )
     _until_it_listens(port, process, folder / "log")

@@ -57,8 +57,7 @@ def _understood(text: str) -> connection.Connection:
         if target.kind != "sqlite":
             return target
     except ValueError as error:
-        if "password" in str(error):
-            expected = str(error)
+        expected = expected if str(error) == connection.EXPECTED else str(error)
     raise ConfigError("--to names no server", f"expected {expected}", "Correct the URL.")
 
 

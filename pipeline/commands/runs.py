@@ -7,6 +7,7 @@ import click
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options, stages
 from evergreen.pipeline.console import Console, clock, duration, print_json
+from evergreen.pipeline.run_result import gates
 from evergreen.pipeline.store import Run, State, Store, to_json
 
 SHOWN = 20
@@ -33,20 +34,21 @@ def command(
     runs = store.runs(stages=staged)[::-1] if everything else store.newest_runs(last + 1, stages=staged)
     shown = runs if everything else runs[:last]
     if as_json:
-        print_json([to_json(run) for run in shown])
+        print_json([{**to_json(run), "gates": gates(run.result.value, run.reason)} for run in shown])
         return
     console = Console()
     if not runs:
         console.note("there are no runs yet; `evergreen run` makes the first")
         return
     console.table(
-        ["run", "started", "span", "trigger", "result", "took", "version", "why"],
+        ["run", "started", "span", "trigger", "gates", "result", "took", "version", "why"],
         [
             [
                 run.id,
                 clock(run.started),
                 run.label,
                 run.trigger,
+                gates(run.result.value, run.reason),
                 run.result.value,
                 duration(run.seconds),
                 run.pushed_version or "",

@@ -22,6 +22,9 @@ from evergreen.pipeline.schedule import report
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Run, State, Store
 
+_RUNS = 100  # more than the schedule remembers
+_BESIDE = 8  # rollbacks may be newer than a run that goes on
+
 
 @click.command()
 @options.config
@@ -78,7 +81,7 @@ def read(config: Config) -> dict[str, Any]:
     store = Store(config.connection, config.name)
     manifest = catalog.live_manifest(config.publish.base_path)
     hold = read_hold(config.publish.base_path)
-    runs = store.runs()
+    runs = store.newest_runs(_RUNS)[::-1]
     running = next((run for run in reversed(runs) if run.result is Result.RUNNING), None)
     if running is not None and not is_locked(config.lock_path):
         running = None
@@ -148,5 +151,5 @@ def _how_far(running: dict[str, Any]) -> str:
 
 def _stage(store: Store, run: Run) -> str | None:
     """The stage that runs now."""
-    own = next((full for full in store.runs(stages=True) if full.id == run.id), run)
+    own = next((full for full in store.newest_runs(_BESIDE, stages=True) if full.id == run.id), run)
     return next((stage.node for stage in reversed(own.stages) if stage.state is State.RUNNING), None)

@@ -233,10 +233,12 @@ class Lineage:
         training = self._models.training(model_id, whole=True) if model_id is not None and self.store.exists else None
         window = self._models.window(training) if training else ()
         gates = self._models.gates(training, window, push) if training else ()
-        ancestors, more = self._models.ancestors(training, self._published) if training else ((), 0)
+        ancestors, more, back = self._models.ancestors(training, self._published) if training else ((), 0, None)
         problem = record.problem or "" if record else ""
         if version is not None and training is None and not problem:
             problem = f"ML Metadata of {self.config.name} does not know its model: another workspace trained it"
+        if back is not None:
+            problem = f"the chain of warm starts goes round in a circle: it leads back to model {back}"
         metrics = record.metrics if record else {}
         for gate in gates:
             metrics = metrics or gate.numbers.get("metrics", {})

@@ -195,7 +195,7 @@ class ModelReader:
             return found
         return {}
 
-    def ancestors(self, training: Training, published: dict[int, int]) -> tuple[tuple[Ancestor, ...], int]:
+    def ancestors(self, training: Training, published: dict[int, int]) -> tuple[tuple[Ancestor, ...], int, int | None]:
         """Follows the chain of warm starts.
 
         Args:
@@ -203,7 +203,8 @@ class ModelReader:
           published: versions by the id of their Model, of those that the base path holds.
 
         Returns:
-          The nearest ancestors, and how many more there are.
+          The nearest ancestors; how many more there are; and the model to which the chain leads back, None as a rule:
+          only records that were altered by hand go round in a circle.
         """
         chain: list[Ancestor] = []
         current, seen = training, {training.model_id}
@@ -211,7 +212,9 @@ class ModelReader:
         length = int(property_value(first[0], "warm_runs", 0)) if first else 0
         while current.warm and len(chain) < ANCESTORS_SHOWN:
             base = self._inputs(current.execution_id, "base_model")
-            if not base or base[0] in seen:
+            if base and base[0] in seen:
+                return tuple(chain), 0, base[0]
+            if not base:
                 break
             seen.add(base[0])
             older = self.training(base[0])
@@ -230,7 +233,7 @@ class ModelReader:
                 )
             )
             current = older
-        return tuple(chain), max(0, length - len(chain)) if current.warm else 0
+        return tuple(chain), max(0, length - len(chain)) if current.warm else 0, None
 
     def versions_of(self, model_ids: Iterable[int], published: dict[int, int]) -> dict[int, tuple[int, ...]]:
         """Maps models to the versions that they were published as, in ascending order.

@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 from evergreen.components.errors import ConfigError
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import clock
+from evergreen.pipeline.run_result import gates
 from evergreen.pipeline.schedule import state
 from evergreen.pipeline.schedule.state import Ended, Places
-from evergreen.pipeline.store import Result, Run
+from evergreen.pipeline.store import Run
 
 SHOWN = 10
 
@@ -113,7 +114,7 @@ def _ended(ended: Ended, runs: Mapping[str, Run]) -> dict[str, Any]:
         "ended": _ms(ended.ended),
         "span": ended.span,
         "result": ended.result,
-        "gates": _gates(ended, runs.get(ended.run)),
+        "gates": gates(*_end(ended, runs.get(ended.run))),
         "run": ended.run or None,
         "version": ended.version or None,
         "reason": ended.reason,
@@ -122,22 +123,9 @@ def _ended(ended: Ended, runs: Mapping[str, Run]) -> dict[str, Any]:
     }
 
 
-def _gates(ended: Ended, run: Run | None) -> str:
-    """Says which gates a run passed, and which one was closed."""
-    result = run.result.value if run is not None else ended.result
-    if result == Result.PUBLISHED.value:
-        return "all passed"
-    if result == Result.WITHDRAWN.value:
-        return "all passed, then withdrawn"
-    if result == Result.DATA_REJECTED.value:
-        return "gate 1 closed"
-    if result == Result.DECIDED.value:
-        return "gate 1 passed"
-    if result == Result.MODEL_REJECTED.value:
-        reason = run.reason if run is not None else ended.reason
-        closed = next((f"gate {n} closed" for n in (2, 3, 4) if f"gate {n} is closed" in reason), "closed")
-        return closed
-    return ""
+def _end(ended: Ended, run: Run | None) -> tuple[str, str]:
+    """Returns a run's result and the reason, from its own record where there is one."""
+    return (ended.result, ended.reason) if run is None else (run.result.value, run.reason)
 
 
 def _next(config: Config, remembered: state.State) -> int | None:

@@ -175,7 +175,7 @@ def test_the_stock_runner_runs_it_and_an_empty_champion_is_no_champion(tmp_path)
         ).with_id("Blessing")
         champion = resolver.Resolver(
             strategy_class=resolvers.Champion,
-            config={"base_path": str(champion_base)},
+            config={"base_path": str(champion_base), "pipeline": "flights"},
             model=channel.Channel(type=standard_artifacts.Model),
         ).with_id("Champion")
         pusher = Pusher(

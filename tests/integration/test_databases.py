@@ -1,6 +1,8 @@
-"""ML Metadata on MariaDB and PostgreSQL: two retrainings, and what the commands read of them."""
+"""ML Metadata on MariaDB and PostgreSQL: real runs' records moved there and gone on with, and retrainings there."""
 
 from __future__ import annotations
+
+import shutil
 
 import database_world
 import integration_world as world
@@ -8,7 +10,7 @@ import pytest
 
 from evergreen.pipeline.connection import PASSWORD_VARIABLE
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture(params=["mysql", "postgresql"])
@@ -20,6 +22,27 @@ def server(request, tmp_path_factory, monkeypatch):
         yield running
 
 
+def test_a_real_store_moves_and_answers_and_the_next_span_is_decided_there(server, lived, tmp_path):
+    shutil.copytree(lived.folder, tmp_path / "flights", symlinks=True)
+    project = world.Project(tmp_path / "flights")
+    newest, older = (version["version"] for version in project.versions())
+    asked = [("runs", "--all"), ("lineage",), ("lineage", "--span", "3"), ("diff", str(older), str(newest))]
+    before = [project.evergreen(*question, "--json").json for question in asked]
+    moved = project.evergreen("migrate", "--to", server.url)
+    assert moved.status == 0, moved.text
+    project.change(metadata=server.url)
+    (project.workspace / "metadata.db").unlink()
+    assert [project.evergreen(*question, "--json").json for question in asked] == before
+    world.deliver(project, [5])
+    decided = project.evergreen("run", "--decide-only")
+    assert decided.status == 0, decided.text
+    assert [(run["span"], run["result"]) for run in project.runs()][:2] == [(5, "decided"), (4, "published")]
+    assert {stage["state"] for stage in project.runs()[0]["stages"]} <= {"done"}
+    assert "span 5" in project.evergreen("plan").text
+    assert project.evergreen("lineage", "--span", "5", "--json").json["deliveries"][0]["verdict"] == "accepted"
+
+
+@pytest.mark.slow
 def test_two_retrainings_and_their_lineage(server, tmp_path):
     project = world.flights_project(tmp_path / "flights", steps=20)
     project.change(metadata=server.url)

@@ -128,7 +128,11 @@ def test_cards_of_the_live_version_of_the_rejected_run_and_of_the_history(projec
     runs = project.evergreen("runs", "--json").json
     rejected = next(run["id"] for run in runs if run["result"] == "data rejected")
     for name, asked, shown in (
-        ("live", ("--version", str(numbers[-1])), ("Quality on the exam", "Embedding rows kept", "drift of what is")),
+        (
+            "live",
+            ("--version", str(numbers[-1])),
+            ("Quality on the exam", "Embedding rows kept", "drift of what is", "Answers by signature"),
+        ),
         ("rejected", (rejected,), ("✕ refused", "Zeppelin", "the run did not come so far")),
         ("history", ("--all",), ("Which spans each version learnt from", "data rejected", "rolled back")),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -109,6 +110,27 @@ def test_every_answer_is_the_same_after_the_move_and_new_runs_follow(server, pro
     assert max(context.id for context in store.mlmd.get_contexts()) == highest + 1
     again = project.evergreen("migrate", "--to", server.url)
     assert again.status == 2 and "on a server already" in again.text
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl makes the certificate")
+def test_a_server_that_demands_tls_gets_the_store_and_the_next_run(project, tmp_path_factory, monkeypatch):
+    if database_world.programs("mysql") is None:
+        pytest.skip("no mysql server is installed")
+    monkeypatch.setenv(PASSWORD_VARIABLE, database_world.PASSWORD)
+    with database_world.running("mysql", tmp_path_factory.mktemp("server"), tls=True) as server:
+        before = answers(project)
+        bare = server.url.partition("?")[0]
+        refused = project.evergreen("migrate", "--to", bare)
+        assert refused.status == 1 and "?tls=unverified" in refused.text
+        moved = project.evergreen("migrate", "--to", server.url)
+        assert moved.status == 0, moved.text
+        project.change(metadata=server.url)
+        assert answers(project) == before
+        store = project.store()
+        store.begin_run("20300101T000000-1", {"span": 99})
+        assert project.store().newest_runs(1)[0].id == "20300101T000000-1"
+        project.change(metadata=bare)
+        assert "cannot be opened" in project.evergreen("runs").text
 
 
 def test_a_target_with_records_is_refused_and_keeps_them(server, project):

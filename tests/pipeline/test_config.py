@@ -364,6 +364,13 @@ class TestConnection:
         assert "EVERGREEN_METADATA_PASSWORD" in error.reason
         assert "hush" not in str(error)
 
+    def test_tls_is_asked_of_mysql_by_its_only_name_and_not_of_postgresql(self, project):
+        connection = load(project, ["metadata=mysql://bob@db/e?tls=unverified"]).connection
+        assert connection.tls and connection.describe() == "mysql://bob@db:3306/e?tls=unverified"
+        assert not load(project, ["metadata=mysql://bob@db/e"]).connection.tls
+        assert "tls=unverified" in refusal(project, YAML, "metadata=mysql://bob@db/e?tls=true").reason
+        assert "tunnel" in refusal(project, YAML, "metadata=postgresql://bob@db/e?sslmode=require").reason
+
 
 class TestFiles:
     def test_a_whole_project(self, project):

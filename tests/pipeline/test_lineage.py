@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from web_world import make
 
 from evergreen.components.errors import ConfigError
 from evergreen.pipeline import cli, config
@@ -200,6 +201,28 @@ def test_dot_holds_every_edge_between_its_nodes(lineage):
     assert text.count("SpanExampleGen") == 3 and text.count("[shape=box") == len(executions)
     assert "base_model" in text  # the model that it started from is shown, what stands behind that one is not
     assert text.count('"Trainer') == 1
+
+
+def test_a_chain_of_warm_starts_that_goes_round_ends_and_is_called_a_circle(tmp_path, capsys):
+    from ml_metadata.proto import metadata_store_pb2 as pb
+
+    made = make(tmp_path, runs=8)
+    lineage = Lineage(config.load(made))
+    found = lineage.version()
+    oldest = found.ancestors[-1].model_id
+    store = lineage.store.mlmd
+    (model,) = store.get_artifacts_by_id([oldest])
+    model.custom_properties["warm_start"].int_value = 1
+    store.put_artifacts([model])
+    trainer = next(e for e in store.get_events_by_artifact_ids([oldest]) if e.type == pb.Event.OUTPUT).execution_id
+    event = pb.Event(type=pb.Event.INPUT, execution_id=trainer, artifact_id=found.training.model_id)
+    event.path.steps.add().key = "base_model"
+    store.put_events([event])
+    again = Lineage(config.load(made))
+    assert again.version().ancestors[-1].model_id == oldest
+    assert {model.model_id for model in again.span(found.window[-1].span).models} >= {oldest}
+    assert cli.main(["lineage", "-c", str(made)]) == 0
+    assert f"goes round in a circle: it leads back to model {found.training.model_id}" in capsys.readouterr().out
 
 
 def test_two_questions_at_once_are_refused(world, capsys):

@@ -76,6 +76,12 @@ class TestCommand:
         status, text = self.refused(capsys, config, "--to", url)
         assert status == 2 and "mysql://user@host" in text
 
+    def test_what_is_wrong_with_a_url_s_tls_is_said(self, capsys, config):
+        status, text = self.refused(capsys, config, "--to", "mysql://me@host/db?tls=1")
+        assert status == 2 and "?tls=unverified" in text
+        status, text = self.refused(capsys, config, "--to", "postgresql://me@host/db?tls=unverified")
+        assert status == 2 and "tunnel" in text
+
     def test_a_password_in_the_url_is_not_repeated(self, capsys, config):
         status, text = self.refused(capsys, config, "--to", "mysql://me:hunter2@host/db")
         assert status == 2 and PASSWORD_VARIABLE in text and "hunter2" not in text

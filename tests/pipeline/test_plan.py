@@ -9,9 +9,10 @@ import pytest
 from evergreen.components.errors import DataRejected
 from evergreen.components.pusher.manifest import Manifest
 from evergreen.components.span_records import SpanRecord
-from evergreen.pipeline.plan import Action, Entry, SpanState, entries, make
+from evergreen.pipeline.connection import parse
+from evergreen.pipeline.plan import Action, Entry, SpanState, entries, make, runs_to_read
 from evergreen.pipeline.spans import SpanVersion
-from evergreen.pipeline.store import Result, Run
+from evergreen.pipeline.store import Result, Run, Store
 
 
 def entry(span: int, state: SpanState = SpanState.PENDING, version: int = 0) -> Entry:
@@ -214,3 +215,43 @@ class TestDecideOnly:
     def test_but_not_where_a_newer_model_is_live(self):
         spans = (entry(1, SpanState.ACCEPTED), entry(2, SpanState.ACCEPTED), entry(3, SpanState.ACCEPTED))
         assert plan(spans, [run(2, Result.DECIDED)], manifest(3), due=2).action is Action.NOTHING
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(parse("sqlite", tmp_path / "metadata.db"), "many")
+
+
+def write(store: Store, *runs: tuple[int | None, Result]) -> None:
+    """Writes runs, a span and a result each, a second apart, the first at second 1."""
+    for second, (span, result) in enumerate(runs, start=len(store.runs()) + 1):
+        named = {} if span is None else {"span": span, "span_version": 0}
+        store.begin_run(f"r{second:03d}", {"trigger": "manual", **named})
+        store.end_run(f"r{second:03d}", result, {"started": second * 1000})
+
+
+def decided(span: int, second: float) -> Entry:
+    return dataclasses.replace(entry(span, SpanState.ACCEPTED), decided=int(second * 1000))
+
+
+def test_of_a_new_span_only_what_was_cut_off_since_the_last_verdict_is_read(store):
+    write(store, *[(n, Result.PUBLISHED) for n in range(1, 40)], (40, Result.KILLED), (None, Result.FAILED))
+    write(store, (39, Result.ROLLED_BACK), (40, Result.FAILED))
+    read = runs_to_read(store, entry(40))
+    assert [run.span for run in read] == [39, 40, None, 39, 40]
+    assert make([decided(39, 39), entry(40)], read, None, window=2, min_window=1).attempt == 2
+
+
+def test_of_a_decided_span_the_runs_since_its_decision_are_read(store):
+    write(store, *[(n, Result.PUBLISHED) for n in range(1, 40)])
+    assert [run.span for run in runs_to_read(store, decided(39, 39.5))] == [39]
+    assert [run.span for run in runs_to_read(store, decided(20, 20.5))] == [*range(20, 40)]
+    write(store, (39, Result.KILLED), (39, Result.ROLLED_BACK))
+    read = runs_to_read(store, decided(39, 39.5))
+    assert [run.result for run in read] == [Result.PUBLISHED, Result.KILLED, Result.ROLLED_BACK]
+
+
+def test_where_no_run_bounds_the_search_every_run_is_read(store):
+    assert runs_to_read(store, entry(1)) == []
+    write(store, *[(7, Result.FAILED)] * 20)
+    assert len(runs_to_read(store, entry(7))) == 20

@@ -16,10 +16,7 @@ from web_world import make, version_of
 
 from evergreen.pipeline import cli
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium on PATH"),
-]
+pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium on PATH")
 WIDTHS = (1280, 390)
 
 
