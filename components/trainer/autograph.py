@@ -1,7 +1,7 @@
 """AutoGraph rewrites the source of what a graph function calls, which is slow; only the user's own code needs it.
 
 It leaves the packages on its list alone. `keras` is on it in every version of TensorFlow, but `tf_keras` only since a
-later one than 2.16 (2.21 has it). The functions of `loop` say `tf.while_loop` where they mean one.
+later one than 2.16 (2.21 has it). `step_functions` says `tf.while_loop` where it means one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-_LEFT_ALONE = ("tf_keras", "evergreen.components.trainer.loop")
+_LEFT_ALONE = ("tf_keras", "evergreen.components.trainer.step_functions")
 
 
 def leave_libraries_alone() -> None:
-    """Puts tf_keras and the training loop on AutoGraph's list."""
+    """Puts tf_keras and the loop's functions on AutoGraph's list."""
     from tensorflow.python.autograph.core import config
 
     for package in _LEFT_ALONE:

@@ -277,6 +277,8 @@ def _streamed(parts: Sequence[Part], graph: TransformGraph | Materialized, names
     @tf.autograph.experimental.do_not_convert
     def transform(examples: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         batch = graph.parse_and_apply(examples, names)
+        for tensor in batch.values():  # as batches from memory are, so that a step is traced once for both
+            tensor.set_shape([examples.shape[0], *tensor.shape[1:]])
         return batch, batch.pop(label)
 
     def batches(batch_size: int, seed: int | None, start: int) -> tf.data.Dataset:

@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from evergreen.components import progress
 from evergreen.components.errors import ModelRejected
-from evergreen.components.trainer import autograph
+from evergreen.components.trainer import step_functions
 from evergreen.components.trainer import strategy as strategies
 from evergreen.components.trainer.checkpoints import Keeper, State
 from evergreen.components.trainer.early_stopping import Watch
 from evergreen.components.trainer.input_path import Dataset, non_finite
 from evergreen.components.trainer.settings import MODEL_PARALLEL, MULTI_WORKER, TrainerSettings
-from evergreen.components.trainer.timing import Clock
+from evergreen.components.trainer.step_functions import StepFunctions
 
 # What TensorFlow raises where the other end of a connection is gone.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
@@ -42,7 +42,7 @@ class Outcome:
       curve: a point for each measurement: `step`, the training metrics since the point before, and `val_...` where the
         validation rows were measured.
       step_ms: milliseconds a step, one value for each graph call; the first call, which traces, is left out.
-      trace_s: seconds of the first call.
+      trace_s: seconds of tracing and of the first call.
       timed_steps: steps of all calls but the first.
       timed_s: their seconds.
       input_s: how long of that they waited for their batches.
@@ -85,6 +85,7 @@ class Loop:
       on_point: hears each point of the curve.
       keeper: of the checkpoints; None for none.
       profile_dir: where the trace of `settings.profile` goes.
+      functions: the steps, where they were traced before; else the loop makes them.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Loop:
         on_point: Callable[[dict[str, float]], None] = lambda point: None,
         keeper: Keeper | None = None,
         profile_dir: str | None = None,
+        functions: StepFunctions | None = None,
     ):
         self.model = model
         self.strategy = strategy
@@ -109,6 +111,7 @@ class Loop:
         self.on_point = on_point
         self.keeper = keeper
         self.profile_dir = profile_dir
+        self.step_functions = functions
         self.tracing = False
         self.watch: Watch | None = None
         self.outcome = Outcome()
@@ -199,10 +202,9 @@ class Loop:
 
     def open(self) -> None:
         """Makes what the steps need: the functions, all variables, the iterator over the training rows."""
-        self.clock = Clock(strategies.local_replicas(self.strategy))
-        if self.strategy.num_replicas_in_sync > 1:
-            self.clock.watch(self.model.optimizer)
-        self.train, self.test = _step_functions(self.model, self.strategy, self.clock)
+        functions = self.step_functions or step_functions.make(self.model, self.strategy)
+        self.train, self.test, self.clock = functions.train, functions.test, functions.clock
+        self.outcome.trace_s = functions.traced_s
         if self.validation.rows:
             batches, count = self.validation.evaluation()
             self.held = strategies.distribute(self.strategy, batches), tf.constant(count)
@@ -227,9 +229,7 @@ class Loop:
 
     def build_optimizer(self) -> None:
         """Makes the optimizer's variables."""
-        with self.learner_strategy.scope():
-            if hasattr(self.learner.optimizer, "build"):  # tf_keras.optimizers.legacy has no such method
-                self.learner.optimizer.build(self.learner.trainable_variables)
+        step_functions.build_optimizer(self.learner, self.learner_strategy)
 
     def finalize(self) -> None:
         """Lets the optimizer end: with `use_ema` it gives the model its averaged weights, as `fit` would."""
@@ -255,7 +255,7 @@ class Loop:
         text = f"step {outcome.steps}/{self.settings.steps}, loss {loss:.4g}"
         progress.report(outcome.steps / self.settings.steps, text)
         if first:
-            outcome.trace_s = seconds
+            outcome.trace_s += seconds
             self.clock.reset()
             return 2
         outcome.step_ms.append(seconds / count * 1e3)
@@ -308,41 +308,6 @@ class Loop:
         return ModelRejected(
             "training gave NaN", reason, "Lower the learning rate, or clip gradients with the optimizer's clipnorm."
         )
-
-
-def _step_functions(model: Any, strategy: tf.distribute.Strategy, clock: Clock) -> tuple[Any, Any]:
-    """Makes the graph functions that run some training steps, which give the loss so far, or some test steps."""
-
-    def train_step(iterator: Any) -> tf.Tensor:
-        batch = clock.next_batch(iterator)
-        step = autograph.converted(model.train_step)
-        logs = strategy.run(lambda batch: step(strategies.share(strategy, batch)), args=(batch,))
-        loss = logs.get("loss", 0.0) if isinstance(logs, dict) else 0.0
-        return tf.cast(strategy.experimental_local_results(loss)[0], tf.float32)
-
-    def test_step(iterator: Any) -> None:
-        step = autograph.converted(model.test_step)
-        strategy.run(lambda batch: step(strategies.share(strategy, batch)), args=(next(iterator),))
-
-    @tf.function(autograph=False, reduce_retracing=True)
-    def train(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        def body(done: tf.Tensor, loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return done + 1, train_step(iterator)
-
-        with autograph.enabled():
-            _, loss = tf.while_loop(lambda done, loss: done < count, body, (0, 0.0))
-            return loss
-
-    @tf.function(autograph=False, reduce_retracing=True)
-    def test(iterator: Any, count: tf.Tensor) -> None:
-        def body(done: tf.Tensor) -> tuple[tf.Tensor]:
-            test_step(iterator)
-            return (done + 1,)
-
-        with autograph.enabled():
-            tf.while_loop(lambda done: done < count, body, (0,))
-
-    return train, test
 
 
 def results(model: Any) -> dict[str, float]:

@@ -121,7 +121,7 @@ def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> An
     GPUs get their shares prefetched. Replicas on the CPU share memory, and cut theirs out of the global batch: the
     iterator over several devices costs a step much and its end waits for seconds.
     """
-    return strategy.experimental_distribute_dataset(dataset) if _prefetches(strategy) else dataset
+    return strategy.experimental_distribute_dataset(dataset) if prefetches(strategy) else dataset
 
 
 def share(strategy: tf.distribute.Strategy, batch: Any) -> Any:
@@ -135,7 +135,7 @@ def share(strategy: tf.distribute.Strategy, batch: Any) -> Any:
       The same nest; without a row where there are fewer rows than replicas.
     """
     replicas = strategy.num_replicas_in_sync
-    if replicas == 1 or _prefetches(strategy):
+    if replicas == 1 or prefetches(strategy):
         return batch
     number = tf.distribute.get_replica_context().replica_id_in_sync_group
 
@@ -146,7 +146,8 @@ def share(strategy: tf.distribute.Strategy, batch: Any) -> Any:
     return tf.nest.map_structure(cut, batch)
 
 
-def _prefetches(strategy: tf.distribute.Strategy) -> bool:
+def prefetches(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether TensorFlow hands each replica its share of a batch, ahead of the step."""
     return distributes(strategy) and not all("CPU" in device for device in strategy.extended.worker_devices)
 
 

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +25,7 @@ from evergreen.components.trainer import (
     parameter_server,
     report,
     signatures,
+    step_functions,
     user_model,
     volume,
     warm_start,
@@ -140,32 +143,41 @@ def _train(
                 divided = model_parallel.divide(again, served, mesh)
         with phases.phase("warm_start", "taking weights from the champion"):
             start = warm_start.apply(model, graph, request.base_model, settings.warm_start)
-        with phases.phase("input", "reading and transforming the rows"):
-            training, validation = _rows(request, graph, features)
+        with phases.phase("input", "reading and transforming the rows"), ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(_rows, request, graph, features)
+            functions = None
+            if settings.strategy not in (*ON_CLUSTERS, MODEL_PARALLEL) and not strategies.prefetches(strategy):
+                with _told_as_theirs(spec):
+                    functions = step_functions.trace_ahead(
+                        model,
+                        strategy,
+                        {name: graph.specs[name] for name in (*features, request.label)},
+                        request.label,
+                        settings.global_batch_size,
+                        bool(validation_parts(request.window)),
+                    )
+            training, validation = reading.result()
         board = report.TensorBoard(request.run_dir)
         keeper = checkpoints.Keeper(checkpoints.folder(request), settings.checkpoint_every, request.chief)
         report.reset_peak()
-        with phases.phase("fit", "tracing the training step"):
-            try:
-                arguments = (
-                    model,
-                    strategy,
-                    training,
-                    validation,
-                    settings,
-                    board.point,
-                    keeper,
-                    board.folder("train"),
-                )
-                if joined is not None:
-                    kind = parameter_server.SyncLoop if settings.update == "sync" else async_updates.AsyncLoop
-                    outcome = kind(remote, joined, *arguments).run()
-                elif mesh is not None:
-                    outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()
-                else:
-                    outcome = loop.Loop(*arguments).run()
-            except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
-                raise user_model.training_error(spec, error) from error
+        with phases.phase("fit", "the first training step"), _told_as_theirs(spec):
+            arguments = (
+                model,
+                strategy,
+                training,
+                validation,
+                settings,
+                board.point,
+                keeper,
+                board.folder("train"),
+            )
+            if joined is not None:
+                kind = parameter_server.SyncLoop if settings.update == "sync" else async_updates.AsyncLoop
+                outcome = kind(remote, joined, *arguments).run()
+            elif mesh is not None:
+                outcome = model_parallel.ModelParallelLoop(divided, mesh, *arguments).run()
+            else:
+                outcome = loop.Loop(*arguments, functions).run()
         watch.close()
         outcome.peak_bytes = report.peak_bytes(devices)
         board.close()
@@ -195,6 +207,15 @@ def _train(
     keeper.clear()
     progress.report(1.0, f"trained {outcome.steps} steps")
     return result
+
+
+@contextlib.contextmanager
+def _told_as_theirs(spec: str) -> Iterator[None]:
+    """Tells what tracing or training raises as an error of the user's model."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, tf.errors.InvalidArgumentError) as error:
+        raise user_model.training_error(spec, error) from error
 
 
 def _replicas(settings: TrainerSettings, devices: list[str], strategy: tf.distribute.Strategy) -> int:

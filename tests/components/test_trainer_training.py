@@ -15,7 +15,7 @@ from trainer_world import weights
 
 from evergreen.components import model_layout, progress
 from evergreen.components.errors import ConfigError, DataRejected, ModelRejected
-from evergreen.components.trainer import child, input_path, training
+from evergreen.components.trainer import child, input_path, step_functions, training
 
 pytestmark = pytest.mark.tensorflow
 
@@ -91,6 +91,17 @@ def test_streamed_rows_train_too_and_to_the_same_bits(world, tmp_path):
     _, second = train(world, tmp_path / "2", cache_bytes=0)
     assert report["cached_bytes"] == 0 and report["rows"] == {"train": 720, "validation": 120}
     assert all(np.array_equal(value, weights(second)[name]) for name, value in weights(first).items())
+
+
+@pytest.mark.parametrize("changes", [{}, {"cache_bytes": 0}], ids=["in memory", "streamed"])
+def test_the_steps_are_traced_once_and_before_there_are_rows(world, tmp_path, monkeypatch, changes):
+    made, trace_ahead = [], step_functions.trace_ahead
+    monkeypatch.setattr(step_functions, "trace_ahead", lambda *given: made.append(trace_ahead(*given)) or made[0])
+    report, _ = train(world, tmp_path, **changes)
+    (functions,) = made
+    assert functions.train.experimental_get_tracing_count() == 1
+    assert functions.test.experimental_get_tracing_count() == 1
+    assert 0 < functions.traced_s <= report["trace_s"]
 
 
 def test_mirrored_in_a_child_process_equals_single(world, tmp_path, build_once):
