@@ -33,6 +33,7 @@ from soak_world import GATE_1, STAGES, VICTIMS, Delivery, Ledger, Scheduler, Wor
 from evergreen.components.pusher import versions
 
 LIMIT_S = 1800.0  # for one month, however often its runs are killed
+IDLE_S = 30.0  # for which the scheduler is measured with nothing to do
 _LOOK_S = 0.3
 
 
@@ -93,6 +94,7 @@ class Replay:
       live: by month, the version that was live when the month had been dealt with.
       hits: stage and victim of each kill.
       memory: the schedulers' own resident memory when they ended, in bytes.
+      idle: the share of a core that the last one took with nothing to do.
     """
 
     world: World
@@ -101,6 +103,7 @@ class Replay:
     live: dict[int, int] = field(default_factory=dict)
     hits: list[tuple[str, str]] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    idle: float = 0.0
     _durations: dict[str, float] = field(default_factory=dict)
     _scheduler: Scheduler | None = None
 
@@ -118,6 +121,7 @@ class Replay:
             for number, delivery in enumerate(deliveries):
                 self._arrive(delivery, planned.get(number, []))
             scheduler = self._schedule()
+            self.idle = scheduler.cpu_share(IDLE_S)
             self.memory.append(scheduler.memory())
             return scheduler.terminate(120)
         finally:
@@ -232,6 +236,7 @@ def soak(folder: Path, options: argparse.Namespace, say: Callable[[str], None]) 
         "checks": [dataclasses.asdict(check) for check in found],
         "held": all(check.held for check in found),
         "scheduler_bytes": max(replay.memory, default=0),
+        "scheduler_idle": replay.idle,
         "auc": None if worth is None else {**dataclasses.asdict(worth), "gain": worth.gain},
         "fates": {one.month: one.how for one in deliveries if one.how not in ("whole", "short")},
     }
@@ -254,8 +259,9 @@ def show(found: dict[str, Any]) -> None:
         for month, score in auc["live"].items():
             print(f"  {soak_worth.MONTHS[month - 1]:5}  {score:9.4f}  {auc['first'][month]:11.4f}")
         print(f"  retrained is better by {auc['gain']:.4f} on average, from the second model on")
+    idle = f"with nothing to do it took {found['scheduler_idle']:.2%} of a core"
     held = f"the scheduler held {found['scheduler_bytes'] / 1e6:.0f} MB at the most"
-    print(f"\n{found['seconds'] / 60:.1f} minutes; {held}")
+    print(f"\n{found['seconds'] / 60:.1f} minutes; {held}; {idle}")
 
 
 def main() -> int:

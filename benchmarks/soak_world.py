@@ -306,6 +306,14 @@ class Scheduler:
             return int(psutil.Process(self.process.pid).memory_info().rss)
         return 0
 
+    def cpu_share(self, seconds: float) -> float:
+        """Returns the share of a core that the scheduler takes over some seconds."""
+        one = psutil.Process(self.process.pid)
+        before = one.cpu_times()
+        time.sleep(seconds)
+        after = one.cpu_times()
+        return float(after.user + after.system - before.user - before.system) / seconds
+
     def terminate(self, limit_s: float) -> int:
         """Asks it to end, as systemd does.
 

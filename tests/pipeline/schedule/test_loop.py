@@ -474,8 +474,8 @@ class TestForReal:
         after = seen.cpu_times()
         process.terminate()
         process.communicate(timeout=LIMIT_S)
-        # 1% of a core, and as much again for a clock whose ticks are 10 ms.
-        assert after.user + after.system - before.user - before.system < 0.1
+        # Under 1% of a core, where it looks at the spans sixty times as often as by default; about 0.15% is usual.
+        assert after.user + after.system - before.user - before.system < 0.05
 
 
 @pytest.mark.slow
