@@ -15,9 +15,12 @@ from typing import Any
 EXAMPLES_TYPE = "Examples"
 ANOMALIES_TYPE = "ExampleAnomalies"
 STATISTICS_TYPE = "ExampleStatistics"
-LIVE = 2  # metadata_store_pb2.Artifact.LIVE
-_INPUT_EVENTS = (2, 3)  # DECLARED_INPUT, INPUT
-_OUTPUT_EVENTS = (1, 4)  # DECLARED_OUTPUT, OUTPUT
+LIVE, DELETED = 2, 4  # metadata_store_pb2.Artifact.State
+# metadata_store_pb2.Event.Type. INTERNAL_INPUT and INTERNAL_OUTPUT (5, 6) are a resolver's, which makes nothing.
+INPUT_EVENTS = (2, 3)  # DECLARED_INPUT, INPUT
+OUTPUT_EVENTS = (1, 4)  # DECLARED_OUTPUT, OUTPUT
+# What TFX itself puts onto every artifact.
+_OF_TFX = ("is_external", "tfx_version")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,20 @@ def property_value(artifact: Any, name: str, default: Any = None) -> Any:
     return default
 
 
+def properties(proto: Any) -> dict[str, Any]:
+    """Returns all properties of an ML Metadata artifact, execution or context proto, custom ones too, by name.
+
+    Args:
+      proto: the proto; what TFX itself writes onto every artifact is left out.
+    """
+    return {
+        name: getattr(value, value.WhichOneof("value"))
+        for own in (proto.properties, proto.custom_properties)
+        for name, value in own.items()
+        if value.WhichOneof("value") and name not in _OF_TFX
+    }
+
+
 def live_artifacts(store: Any, type_name: str) -> list[Any]:
     """Lists a type's artifacts that still exist.
 
@@ -100,14 +117,14 @@ def producers_and_inputs(store: Any, artifact_ids: Iterable[int]) -> dict[int, t
         return {}
     producer: dict[int, int] = {}
     for event in store.get_events_by_artifact_ids(ids):
-        if event.type in _OUTPUT_EVENTS:
+        if event.type in OUTPUT_EVENTS:
             known = producer.get(event.artifact_id)
             producer[event.artifact_id] = event.execution_id if known is None else min(known, event.execution_id)
     inputs: dict[int, list[int]] = defaultdict(list)
     executions = sorted(set(producer.values()))
     if executions:
         for event in store.get_events_by_execution_ids(executions):
-            if event.type in _INPUT_EVENTS:
+            if event.type in INPUT_EVENTS:
                 inputs[event.execution_id].append(event.artifact_id)
     return {artifact: (execution, inputs[execution]) for artifact, execution in producer.items()}
 

@@ -26,6 +26,8 @@ def load(version: int | None = None, config: str | Path | None = None, overrides
     Raises:
       ConfigError: there is no such version, or no project.
     """
-    from evergreen.pipeline import published
+    from evergreen.pipeline import config as configuration
+    from evergreen.pipeline.lineage import Lineage
+    from evergreen.pipeline.published import Published
 
-    return published.load(version, config, overrides)
+    return Published(Lineage(configuration.load(config, overrides)).version(version))

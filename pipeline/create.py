@@ -39,7 +39,8 @@ from evergreen.components.trainer.component import Trainer
 from evergreen.pipeline import fingerprint
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.plan import Entry, Plan, plan_run
-from evergreen.pipeline.store import Store, connection_config
+from evergreen.pipeline.store import Store
+from evergreen.pipeline.store_connection import connection_config
 
 # A server batches rows otherwise than the exam did, which moves the last digits of an answer.
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.components.pusher import catalog
-from evergreen.components.span_records import LIVE, SpanRecord
+from evergreen.components.span_records import DELETED, LIVE, SpanRecord
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.store import Result, Run, Store
 
 TYPES = ("Examples", "TransformGraph", "TransformCache", "Model", "ModelRun")
 # The runs that a next one may take up, or whose analyzer cache it takes.
 _LAST_RUNS = 2
-_DELETED = 4  # metadata_store_pb2.Artifact.DELETED
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def find(config: Config, store: Store) -> list[Item]:
     models = {record.model_artifact_id for record in versions if record.model_artifact_id is not None}
     gone = needless(live, runs, outputs, store.span_records(), models, config.data.window)
     items = [_item(protos[id_][0], protos[id_][1]) for id_ in gone]
-    left = [_item(a, kind, recorded=True) for a, kind in protos.values() if a.state == _DELETED]
+    left = [_item(a, kind, recorded=True) for a, kind in protos.values() if a.state == DELETED]
     root = os.path.join(config.pipeline_root, "")
     inside = [item for item in items if item.path.startswith(root)]
     return inside + [item for item in left if item.path.startswith(root) and os.path.isdir(item.path)]
@@ -119,7 +118,7 @@ def remove(store: Store, items: Iterable[Item]) -> None:
     chosen = list(items)
     protos = store.mlmd.get_artifacts_by_id([item.id for item in chosen if not item.recorded])
     for proto in protos:
-        proto.state = _DELETED
+        proto.state = DELETED
     if protos:
         store.mlmd.put_artifacts(protos)
     for item in chosen:

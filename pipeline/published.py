@@ -9,8 +9,6 @@ from typing import Any
 
 from evergreen.components.errors import ConfigError
 from evergreen.components.pusher import versions
-from evergreen.pipeline import config as configuration
-from evergreen.pipeline.lineage import Lineage
 from evergreen.pipeline.lineage.records import Provenance, SpanUse
 
 
@@ -74,20 +72,3 @@ class Published:
         import tensorflow as tf
 
         return tf.saved_model.load(str(self.path))
-
-
-def load(version: int | None = None, config: str | Path | None = None, overrides: Sequence[str] = ()) -> Published:
-    """Loads a published version.
-
-    Args:
-      version: its number; the live one by default.
-      config: the project's evergreen.yaml, or its folder; by default the one of this folder or the nearest above.
-      overrides: `key.path=value` each.
-
-    Returns:
-      The version; its model is loaded when first asked for.
-
-    Raises:
-      ConfigError: there is no such version, or no project.
-    """
-    return Published(Lineage(configuration.load(config, overrides)).version(version))

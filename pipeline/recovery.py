@@ -20,7 +20,8 @@ from evergreen.components.pusher.catalog import VersionRecord
 from evergreen.pipeline import light_imports, rollback, stages, unsettled
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.run_log import RunLog
-from evergreen.pipeline.store import Result, Run, Stage, State, Store, connection_config
+from evergreen.pipeline.store import Result, Run, Stage, State, Store
+from evergreen.pipeline.store_connection import connection_config
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,16 @@ decides, this module does). ml_metadata alone is imported, which takes a fifth o
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from evergreen.components import span_records
-from evergreen.components.errors import EvergreenError
-from evergreen.pipeline import sqlite_file
+from evergreen.pipeline.store_connection import open_store
 
 RUN_TYPE = "pipeline_run"
 NODE_TYPE = "node"
@@ -138,25 +134,7 @@ class Store:
     def mlmd(self) -> Any:
         """The `ml_metadata.MetadataStore`, connected on first use (which creates a SQLite file)."""
         if self._store is None:
-            if self._connection.kind == "sqlite":
-                trouble = sqlite_file.examine(self._connection.path)
-                if trouble is not None:
-                    raise EvergreenError(
-                        "the metadata store cannot be used",
-                        f"{self._connection.path}: {trouble.reason}",
-                        f"{trouble.mend[:1].upper()}{trouble.mend[1:]}. Nothing was written.",
-                    )
-            import ml_metadata
-
-            try:
-                with _without_chatter(self._connection.kind):
-                    self._store = ml_metadata.MetadataStore(connection_config(self._connection))
-            except Exception as error:
-                raise EvergreenError(
-                    "the metadata store cannot be opened",
-                    f"{self._connection.describe()}: {error}",
-                    "check `metadata` in the YAML and that the workspace can be written",
-                ) from error
+            self._store = open_store(self._connection)
         return self._store
 
     def span_records(self) -> list[span_records.SpanRecord]:
@@ -248,6 +226,13 @@ class Store:
         """Returns how an execution stands."""
         return _STATES.get(self.mlmd.get_executions_by_id([execution_id])[0].last_known_state, State.FAILED)
 
+    def node_of(self, execution_id: int) -> str | None:
+        """Returns the id of an execution's node; None where it belongs to another pipeline."""
+        prefix = self.pipeline + "."
+        contexts = self.mlmd.get_contexts_by_execution(execution_id)
+        own = (c.name[len(prefix) :] for c in contexts if c.type == NODE_TYPE and c.name.startswith(prefix))
+        return next(own, None)
+
     def inputs(self, execution_id: int) -> dict[str, list[Any]]:
         """Returns an execution's input artifacts (protos) by key, in their order."""
         return self._artifacts(execution_id, _INPUT_EVENTS)
@@ -298,18 +283,12 @@ class Store:
             for execution in self.mlmd.get_executions_by_context(context.id)
         }
 
-    def _node(self, execution_id: int) -> str:
-        prefix = self.pipeline + "."
-        contexts = self.mlmd.get_contexts_by_execution(execution_id)
-        own = (c.name[len(prefix) :] for c in contexts if c.type == NODE_TYPE and c.name.startswith(prefix))
-        return next(own, "?")
-
-    def _stages(self, context_id: int, known: Mapping[int, str] | None = None) -> tuple[Stage, ...]:
+    def _stages(self, context_id: int, known: Mapping[int, str | None] | None = None) -> tuple[Stage, ...]:
         executions = sorted(self.mlmd.get_executions_by_context(context_id), key=lambda execution: execution.id)
-        nodes = known if known is not None else {execution.id: self._node(execution.id) for execution in executions}
+        nodes = known if known is not None else {e.id: self.node_of(e.id) for e in executions}
         return tuple(
             Stage(
-                node=nodes.get(execution.id, "?"),
+                node=nodes.get(execution.id) or "?",
                 state=_STATES.get(execution.last_known_state, State.FAILED),
                 execution_id=execution.id,
                 seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
@@ -319,11 +298,7 @@ class Store:
         )
 
     def _run(self, context: Any, stages: tuple[Stage, ...]) -> Run:
-        values = {
-            name: getattr(value, value.WhichOneof("value"))
-            for name, value in context.custom_properties.items()
-            if value.WhichOneof("value")
-        }
+        values = span_records.properties(context)
         known = {result.value for result in Result}
         return Run(
             id=context.name,
@@ -350,56 +325,6 @@ _OUTPUT_EVENTS = (1, 4, 6)
 _INPUT_EVENTS = (2, 3, 5)  # DECLARED_INPUT, INPUT, INTERNAL_INPUT
 # metadata_store_pb2.Execution.State; the numbers are part of ML Metadata's stored format.
 _STATES = {1: State.RUNNING, 2: State.RUNNING, 3: State.DONE, 4: State.FAILED, 5: State.CACHED, 6: State.FAILED}
-
-
-def connection_config(connection: Any) -> Any:
-    """Turns the configuration's metadata section into an ml_metadata ConnectionConfig.
-
-    Args:
-      connection: `Config.connection`.
-
-    Returns:
-      A `metadata_store_pb2.ConnectionConfig`.
-    """
-    from ml_metadata.proto import metadata_store_pb2 as pb
-
-    config = pb.ConnectionConfig()
-    if connection.kind == "sqlite":
-        Path(connection.path).parent.mkdir(parents=True, exist_ok=True)
-        config.sqlite.filename_uri = str(connection.path)
-        config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    elif connection.kind == "mysql":
-        config.mysql.host = connection.host
-        config.mysql.port = connection.port
-        config.mysql.database = connection.database
-        config.mysql.user = connection.user
-        config.mysql.password = connection.password
-    else:
-        config.postgresql.host = connection.host
-        config.postgresql.port = str(connection.port)
-        config.postgresql.dbname = connection.database
-        config.postgresql.user = connection.user
-        # MLMD writes it into libpq's connection string as it is.
-        escaped = connection.password.replace("\\", "\\\\").replace("'", "\\'")
-        config.postgresql.password = f"'{escaped}'"
-    return config
-
-
-@contextlib.contextmanager
-def _without_chatter(kind: str) -> Iterator[None]:
-    """Keeps from the terminal that the library connects to PostgreSQL, which its C++ part always writes to stderr."""
-    if kind != "postgresql":
-        yield
-        return
-    sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 def to_json(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from evergreen.pipeline.rollback import TRIGGER as ROLLBACK
-from evergreen.pipeline.store import NODE_TYPE, RUN_TYPE, Run, Store
+from evergreen.pipeline.store import RUN_TYPE, Run, Store
 
 _FIRST_RUNS, _FIRST_EXECUTIONS = 4, 64
 
@@ -38,7 +38,7 @@ def runs_and_executions(store: Store) -> tuple[list[Run], list[Any]]:
             break
         limit *= 4
     marked = (pb.Execution.RUNNING, pb.Execution.NEW)
-    return runs, [e for e in executions if e.id >= oldest and e.last_known_state in marked and _is_own(store, e.id)]
+    return runs, [e for e in executions if e.id >= oldest and e.last_known_state in marked and store.node_of(e.id)]
 
 
 def _since_a_recovery(store: Store) -> tuple[list[Run], int]:
@@ -56,8 +56,3 @@ def _since_a_recovery(store: Store) -> tuple[list[Run], int]:
         if len(runs) < count:
             return runs, 0
         count *= 4
-
-
-def _is_own(store: Store, execution_id: int) -> bool:
-    contexts = store.mlmd.get_contexts_by_execution(execution_id)
-    return any(c.type == NODE_TYPE and c.name.startswith(f"{store.pipeline}.") for c in contexts)

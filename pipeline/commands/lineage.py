@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import options
-from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import Console, print_json
 from evergreen.pipeline.span_pattern import Pattern
+
+if TYPE_CHECKING:
+    from evergreen.pipeline.lineage import Lineage
+    from evergreen.pipeline.lineage.records import Provenance
 
 
 @click.command()
@@ -44,7 +48,6 @@ def command(
       evergreen lineage --dot | dot -Tsvg > lineage.svg
     """
     from evergreen.pipeline.lineage import Lineage, tree
-    from evergreen.pipeline.lineage.dot import HISTORY, to_dot
 
     given = [value for value in (version, span, run_id, artifact_id) if value is not None]
     if len(given) > 1:
@@ -53,45 +56,29 @@ def command(
         raise click.UsageError("--dot draws a version or a run.")
     config = configuration.load(config_file, overrides)
     lineage = Lineage(config)
-    console = Console()
+    label = Pattern(config.data.pattern).label
+    answer: Any
     if span is not None:
-        made = lineage.span(span_number(config, span))
-        if as_json:
-            print_json(dataclasses.asdict(made))
-            return
-        console.rich.print(tree.render(tree.span(made, Pattern(config.data.pattern).label, verbose)))
-        return
-    if artifact_id is not None:
-        node = lineage.artifact(artifact_id)
-        if as_json:
-            print_json(dataclasses.asdict(node))
-            return
-        console.rich.print(tree.render(tree.artifact(node)))
-        return
-    found = lineage.run(run_id) if run_id is not None else lineage.version(version)
-    if dot:
-        start = found.push_execution_id or (found.training.execution_id if found.training else None)
-        executions = lineage.graph.behind([start], HISTORY) if start is not None else []
-        click.echo(
-            to_dot(lineage.graph, executions, f"version {found.version}" if found.version else found.run), nl=False
-        )
-    elif as_json:
-        print_json(dataclasses.asdict(found))
+        answer = lineage.span(Pattern(config.data.pattern).parse(span))
+        shown = tree.span(answer, label, verbose)
+    elif artifact_id is not None:
+        answer = lineage.artifact(artifact_id)
+        shown = tree.artifact(answer)
     else:
-        console.rich.print(tree.render(tree.provenance(found, Pattern(config.data.pattern).label, verbose)))
+        answer = lineage.run(run_id) if run_id is not None else lineage.version(version)
+        if dot:
+            click.echo(_dot(lineage, answer), nl=False)
+            return
+        shown = tree.provenance(answer, label, verbose)
+    if as_json:
+        print_json(dataclasses.asdict(answer))
+    else:
+        Console().rich.print(tree.render(shown))
 
 
-def span_number(config: Config, text: str) -> int:
-    """Reads a span as the user writes it, such as `7` or `2013-03`.
+def _dot(lineage: Lineage, found: Provenance) -> str:
+    from evergreen.pipeline.lineage.dot import HISTORY, to_dot
 
-    Args:
-      config: the project's configuration.
-      text: the span.
-
-    Returns:
-      Its number.
-
-    Raises:
-      ConfigError: it is no span of this pattern.
-    """
-    return Pattern(config.data.pattern).parse(text)
+    start = found.push_execution_id or (found.training.execution_id if found.training else None)
+    executions = lineage.graph.behind([start], HISTORY) if start is not None else []
+    return to_dot(lineage.graph, executions, f"version {found.version}" if found.version else found.run)

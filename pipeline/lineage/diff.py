@@ -10,7 +10,7 @@ from typing import Any
 
 from evergreen.pipeline.console import number, size
 from evergreen.pipeline.lineage.records import Provenance
-from evergreen.pipeline.lineage.tree import packages_of
+from evergreen.pipeline.lineage.tree import is_number, packages_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Change:
     @property
     def difference(self) -> float | None:
         """By how much a number changed; None where it is no number on both sides."""
-        if not (_is_number(self.before) and _is_number(self.after)):
+        if not (is_number(self.before) and is_number(self.after)):
             return None
         return self.after - self.before
 
@@ -90,7 +90,7 @@ def words(change: Change) -> tuple[str, str, str]:
     def one(value: Any) -> str:
         if value is None:
             return "-"
-        if _is_number(value):
+        if is_number(value):
             return size(value) if sized else number(value)
         return value if isinstance(value, str) else json.dumps(value, default=str)
 
@@ -206,14 +206,10 @@ def _latency(side: Provenance) -> dict[str, Any]:
     found = {}
     for name, row in side.quantization.get("variants", {}).items():
         for key, value in row.items():
-            if key.startswith("latency") and _is_number(value):
+            if key.startswith("latency") and is_number(value):
                 found[f"{name} {key}"] = value
     for gate in side.gates:
         for key, value in gate.numbers.get("serving", {}).items():
             if key.endswith("p50_ms"):
                 found[f"server {key}"] = value
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from evergreen.components.span_records import INPUT_EVENTS, OUTPUT_EVENTS
 from evergreen.pipeline.store import RUN_TYPE, Store
-
-# metadata_store_pb2.Event.Type; INTERNAL_INPUT and INTERNAL_OUTPUT (5, 6) are a resolver's and make nothing.
-_INPUTS = (2, 3)
-_OUTPUTS = (1, 4)
 
 
 @dataclass(frozen=True)
@@ -136,9 +133,9 @@ class Graph:
         found_in: dict[int, list[Edge]] = {i: [] for i in missing}
         found_out: dict[int, list[Edge]] = {i: [] for i in missing}
         for event in self._store.mlmd.get_events_by_execution_ids(missing):
-            if event.type in _INPUTS:
+            if event.type in INPUT_EVENTS:
                 found_in[event.execution_id].append(_edge(event))
-            elif event.type in _OUTPUTS:
+            elif event.type in OUTPUT_EVENTS:
                 found_out[event.execution_id].append(_edge(event))
         self._inputs.update(found_in)
         self._outputs.update(found_out)
@@ -150,9 +147,9 @@ class Graph:
         made: dict[int, int] = {}
         used: dict[int, list[Edge]] = defaultdict(list)
         for event in self._store.mlmd.get_events_by_artifact_ids(missing):
-            if event.type in _OUTPUTS:
+            if event.type in OUTPUT_EVENTS:
                 made[event.artifact_id] = min(event.execution_id, made.get(event.artifact_id, event.execution_id))
-            elif event.type in _INPUTS:
+            elif event.type in INPUT_EVENTS:
                 used[event.artifact_id].append(_edge(event))
         self._producer.update({i: made.get(i) for i in missing})
         self._consumers.update({i: used[i] for i in missing})

@@ -12,7 +12,7 @@ from typing import Any
 from evergreen.components.errors import ConfigError
 from evergreen.components.pusher import catalog
 from evergreen.components.pusher.catalog import VersionRecord
-from evergreen.components.span_records import property_value
+from evergreen.components.span_records import LIVE, properties, property_value
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.lineage.graph import Graph
 from evergreen.pipeline.lineage.model import ModelReader, is_gone
@@ -49,6 +49,10 @@ class Lineage:
             if record.model_artifact_id is not None and record.name == self.config.name
         }
 
+    @cached_property
+    def _live(self) -> int | None:
+        return next((version for version, record in self._records.items() if record.live), None)
+
     def version(self, number: int | None = None) -> Provenance:
         """Says what a version was made from.
 
@@ -62,7 +66,7 @@ class Lineage:
           ConfigError: there is no such version.
         """
         if number is None:
-            number = next((v for v, record in self._records.items() if record.live), None)
+            number = self._live
             if number is None:
                 raise ConfigError(
                     "nothing is published yet",
@@ -135,7 +139,7 @@ class Lineage:
         direct, through = self._descend({artifact.id for artifact in examples})
         models = self.graph.artifacts(through)
         versions = self._models.versions_of(through, self._published)
-        live = next((v for v, record in self._records.items() if record.live), None)
+        live = self._live
         makers = self.graph.producers(through)
         descendants = tuple(
             Descendant(
@@ -189,9 +193,9 @@ class Lineage:
             id=artifact.id,
             type=self.graph.artifact_type(artifact),
             name=artifact.uri,
-            state="gone" if artifact.state == 2 and is_gone(artifact) else _ARTIFACT_STATES.get(artifact.state, "?"),
+            state="gone" if artifact.state == LIVE and is_gone(artifact) else _ARTIFACT_STATES.get(artifact.state, "?"),
             created=artifact.create_time_since_epoch,
-            properties=_properties(artifact),
+            properties=properties(artifact),
             made_by=self._made_by(artifact_id),
             used_by=self._used_by(artifact_id),
         )
@@ -247,7 +251,7 @@ class Lineage:
             bytes=record.bytes if record else 0,
             metrics=metrics,
             run=run,
-            run_properties=_properties(context) if context is not None else {},
+            run_properties=properties(context) if context is not None else {},
             push_execution_id=push,
             gates=gates,
             quantization=self._models.quantization(gates),
@@ -319,7 +323,7 @@ class Lineage:
                 f"{self.config.connection.describe()} holds none of {self.config.name}",
                 "`evergreen run` makes the first.",
             )
-        elif self.store.exists and self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run_id) is not None:
+        if self.store.exists and self.store.mlmd.get_context_by_type_and_name(RUN_TYPE, run_id) is not None:
             return run_id
         runs = [run.id for run in self.store.runs()]
         near = [run for run in runs if run.startswith(run_id)]
@@ -338,12 +342,3 @@ class Lineage:
             f"{self.config.publish.base_path} holds {there}, and ML Metadata knows of no push of {number}",
             "`evergreen versions` lists what is published.",
         )
-
-
-def _properties(proto: Any) -> dict[str, Any]:
-    return {
-        name: getattr(value, value.WhichOneof("value"))
-        for properties in (proto.properties, proto.custom_properties)
-        for name, value in properties.items()
-        if value.WhichOneof("value") and name not in ("is_external", "tfx_version")
-    }

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.components.serving_validator import report as serving_report
-from evergreen.components.span_records import property_value
+from evergreen.components.span_records import DELETED, property_value
 from evergreen.pipeline.lineage.graph import Edge, Graph
 from evergreen.pipeline.lineage.records import Ancestor, SpanUse, Training, Verdict
 
 ANCESTORS_SHOWN = 20
-_DELETED = 4  # metadata_store_pb2.Artifact.DELETED
 # Gates by the component that decides: number, name, output key, property with the verdict.
 _GATES = {
     "SpanValidator": (1, "data", "anomalies", "accepted"),
@@ -26,7 +25,7 @@ _GATES = {
 
 def is_gone(artifact: Any) -> bool:
     """Says whether an artifact's files are no longer there; URIs of other file systems are taken on trust."""
-    return artifact.state == _DELETED or ("://" not in artifact.uri and not os.path.exists(artifact.uri))
+    return artifact.state == DELETED or ("://" not in artifact.uri and not os.path.exists(artifact.uri))
 
 
 class ModelReader:

@@ -157,7 +157,7 @@ def _headline(found: Provenance) -> tuple[str, str]:
             words.append(f"published {clock(found.published)}")
     else:
         words.append(str(found.run_properties.get("result", "")))
-    metrics = ", ".join(f"{key} {number(value)}" for key, value in found.metrics.items() if _is_number(value))
+    metrics = ", ".join(f"{key} {number(value)}" for key, value in found.metrics.items() if is_number(value))
     return name, ", ".join(word for word in [*words, metrics] if word)
 
 
@@ -333,10 +333,11 @@ def packages_of(found: Provenance) -> dict[str, str]:
 
 
 def _numbers(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {number(value) if _is_number(value) else value}" for name, value in values.items())
+    return ", ".join(f"{name} {number(value) if is_number(value) else value}" for name, value in values.items())
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Says whether a value of a report is a number; a flag is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from evergreen.components.span_records import property_value
+from evergreen.components.span_records import properties, property_value
 from evergreen.pipeline.console import clock
 from evergreen.pipeline.lineage.graph import Edge, Graph
 from evergreen.pipeline.lineage.model import is_gone
@@ -14,7 +14,6 @@ Link = Callable[[str, int], str | None]
 Label = Callable[[int], str]
 _LONGEST_VALUE = 300
 _NEIGHBOURS = 40
-_DELETED = 4  # metadata_store_pb2.Artifact.DELETED
 
 
 def no_link(kind: str, number: int) -> str | None:
@@ -68,12 +67,7 @@ def around_execution(graph: Graph, execution_id: int, label: Label, link: Link) 
 
 def details(node: Any) -> list[tuple[str, str]]:
     """Lists what an artifact or execution carries, shortened."""
-    values = {
-        name: str(getattr(value, value.WhichOneof("value")))
-        for properties in (node.properties, node.custom_properties)
-        for name, value in properties.items()
-        if value.WhichOneof("value") and name not in ("is_external", "tfx_version")
-    }
+    values = {name: str(value) for name, value in properties(node).items()}
     return [
         (n, v if len(v) <= _LONGEST_VALUE else v[: _LONGEST_VALUE - 1] + "…") for n, v in sorted(values.items()) if v
     ]
@@ -98,7 +92,7 @@ def _draw(
             }
         )
     for artifact in graph.artifacts(edge.artifact_id for edge in edges):
-        gone = artifact.state == _DELETED or is_gone(artifact)
+        gone = is_gone(artifact)
         nodes.append(
             {
                 "id": f"a{artifact.id}",

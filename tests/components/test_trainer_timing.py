@@ -20,11 +20,11 @@ SLOW_S = 0.02
 CALLS = 5
 
 
-def slowly(value):
+def slowly(value, seconds=SLOW_S):
     """Gives its argument back after a while."""
 
     def wait(same):
-        time.sleep(SLOW_S)
+        time.sleep(seconds)
         return same
 
     return tf.numpy_function(wait, [value], value.dtype)
@@ -78,16 +78,18 @@ def test_the_parts_of_a_step_are_its_time():
     model.compile("sgd", "mse")
     rows = np.ones([8, 1], np.float32)
 
+    batch_s = 0.05  # far more than this step computes, on a busy machine too
+
     def batches(batch, seed, skip=0):
-        return tf.data.Dataset.from_tensors((rows, rows)).repeat().map(lambda x, y: (slowly(x), y))
+        return tf.data.Dataset.from_tensors((rows, rows)).repeat().map(lambda x, y: (slowly(x, batch_s), y))
 
     data = Dataset(8, {}, 0, batches)
-    settings = TrainerSettings(model="m:f", steps=12, global_batch_size=8)
+    settings = TrainerSettings(model="m:f", steps=40, global_batch_size=8)
     outcome = loop.Loop(model, tf.distribute.get_strategy(), data, Dataset(0, {}, 0, batches), settings).run()
     parts = report.step_parts(outcome)
     assert sum(parts.values()) == pytest.approx(outcome.timed_s / outcome.timed_steps * 1e3, rel=1e-3)
-    # Batches are fetched ahead: a step waits for what is left of one.
-    assert parts["input"] > SLOW_S * 1e3 / 2 and parts["compute"] < parts["input"] and parts["communication"] == 0.0
+    # Batches are fetched ahead, some before the first step: a step waits for what is left of one.
+    assert parts["input"] > batch_s * 1e3 / 2 and parts["compute"] < parts["input"] and parts["communication"] == 0.0
     assert outcome.input_s / outcome.timed_s > 0.5
 
 

@@ -1,0 +1,96 @@
+"""Connecting to the ML Metadata store that the configuration names: SQLite, MySQL or PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evergreen.components.errors import EvergreenError
+from evergreen.pipeline import sqlite_file
+
+
+def open_store(connection: Any) -> Any:
+    """Connects, which creates a SQLite file or a server's tables where there are none.
+
+    Args:
+      connection: `Config.connection`.
+
+    Returns:
+      An `ml_metadata.MetadataStore`.
+
+    Raises:
+      EvergreenError: the file is damaged, locked or newer, or the server does not let us in.
+    """
+    if connection.kind == "sqlite":
+        trouble = sqlite_file.examine(connection.path)
+        if trouble is not None:
+            raise EvergreenError(
+                "the metadata store cannot be used",
+                f"{connection.path}: {trouble.reason}",
+                f"{trouble.mend[:1].upper()}{trouble.mend[1:]}. Nothing was written.",
+            )
+    import ml_metadata
+
+    try:
+        with _without_chatter(connection.kind):
+            return ml_metadata.MetadataStore(connection_config(connection))
+    except Exception as error:
+        raise EvergreenError(
+            "the metadata store cannot be opened",
+            f"{connection.describe()}: {error}",
+            "check `metadata` in the YAML and that the workspace can be written",
+        ) from error
+
+
+def connection_config(connection: Any) -> Any:
+    """Turns the configuration's metadata section into an ml_metadata ConnectionConfig.
+
+    Args:
+      connection: `Config.connection`.
+
+    Returns:
+      A `metadata_store_pb2.ConnectionConfig`.
+    """
+    from ml_metadata.proto import metadata_store_pb2 as pb
+
+    config = pb.ConnectionConfig()
+    if connection.kind == "sqlite":
+        Path(connection.path).parent.mkdir(parents=True, exist_ok=True)
+        config.sqlite.filename_uri = str(connection.path)
+        config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    elif connection.kind == "mysql":
+        config.mysql.host = connection.host
+        config.mysql.port = connection.port
+        config.mysql.database = connection.database
+        config.mysql.user = connection.user
+        config.mysql.password = connection.password
+    else:
+        config.postgresql.host = connection.host
+        config.postgresql.port = str(connection.port)
+        config.postgresql.dbname = connection.database
+        config.postgresql.user = connection.user
+        # MLMD writes it into libpq's connection string as it is.
+        escaped = connection.password.replace("\\", "\\\\").replace("'", "\\'")
+        config.postgresql.password = f"'{escaped}'"
+    return config
+
+
+@contextlib.contextmanager
+def _without_chatter(kind: str) -> Iterator[None]:
+    """Keeps from the terminal that the library connects to PostgreSQL, which its C++ part always writes to stderr."""
+    if kind != "postgresql":
+        yield
+        return
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
