@@ -237,7 +237,8 @@ def soak(folder: Path, options: argparse.Namespace, say: Callable[[str], None]) 
         "held": all(check.held for check in found),
         "scheduler_bytes": max(replay.memory, default=0),
         "scheduler_idle": replay.idle,
-        "auc": None if worth is None else {**dataclasses.asdict(worth), "gain": worth.gain},
+        "auc": None if worth is None else dataclasses.asdict(worth),
+        "gains": worth and {"first": worth.gain(worth.first), "window": worth.gain(worth.window)},
         "fates": {one.month: one.how for one in deliveries if one.how not in ("whole", "short")},
     }
 
@@ -255,10 +256,14 @@ def show(found: dict[str, Any]) -> None:
         print(f"  {'held  ' if check['held'] else 'FAILED'} {check['name']}: {check['found']}")
     auc = found["auc"]
     if auc is not None:
-        print("\nAUC by month, before training on it\n  month  retrained  first alone")
+        print("\nAUC by month, before training on it\n  month  retrained  first alone  first whole window alone")
         for month, score in auc["live"].items():
-            print(f"  {soak_worth.MONTHS[month - 1]:5}  {score:9.4f}  {auc['first'][month]:11.4f}")
-        print(f"  retrained is better by {auc['gain']:.4f} on average, from the second model on")
+            window = f"{auc['window'][month]:24.4f}" if month in auc["window"] else ""
+            print(f"  {soak_worth.MONTHS[month - 1]:5}  {score:9.4f}  {auc['first'][month]:11.4f}  {window}".rstrip())
+        gains = found["gains"]
+        print(
+            f"  where it was newer, retrained is better by {gains['first']:.4f} and by {gains['window']:.4f} on average"
+        )
     idle = f"with nothing to do it took {found['scheduler_idle']:.2%} of a core"
     held = f"the scheduler held {found['scheduler_bytes'] / 1e6:.0f} MB at the most"
     print(f"\n{found['seconds'] / 60:.1f} minutes; {held}; {idle}")
@@ -277,9 +282,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="evergreen-soak-"))
     found = soak(folder, options, lambda text: print(text, file=sys.stderr, flush=True))
     if options.out is not None and found["auc"] is not None:
-        auc = {name: value for name, value in found["auc"].items() if name != "gain"}
         title = f"Flights of 2013, retrained month by month, {len(found['kills'])} times killed"
-        soak_worth.draw(soak_worth.Worth(**auc), found["fates"], title, options.out)
+        soak_worth.draw(soak_worth.Worth(**found["auc"]), found["fates"], title, options.out)
     if options.json:
         print(json.dumps(found, indent=1))
     else:

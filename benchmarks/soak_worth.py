@@ -17,6 +17,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 FULL_WINDOW = 3
 # Colours that remain distinct to colour-blind readers: Okabe and Ito, "Color Universal Design", 2008.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
+_FATES = {"late": "late", "corrupt": "damaged", "again": "came twice"}
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,21 @@ class Worth:
       versions: that version, by month.
       first: of the first version.
       window: of the first version that rests on a whole window; empty where that is the first one or there is none.
-      since: the month after that window.
     """
 
     live: Mapping[int, float]
     versions: Mapping[int, int]
     first: Mapping[int, float]
     window: Mapping[int, float]
-    since: int = 0
 
-    @property
-    def gain(self) -> float:
-        """By how much the live model was better than the first one, on average over the months."""
-        months = [month for month in self.live if self.versions[month] != min(self.versions.values())]
-        return float(np.mean([self.live[month] - self.first[month] for month in months])) if months else 0.0
+    def gain(self, other: Mapping[int, float]) -> float:
+        """Returns by how much the live model was better than another, averaged over the months in which it was newer.
+
+        Args:
+          other: the other's AUC by month, `first` or `window`.
+        """
+        months = [month for month in other if self.live[month] != other[month]]
+        return float(np.mean([self.live[month] - other[month] for month in months])) if months else 0.0
 
 
 def measure(base_path: Path, live: Mapping[int, int], months: int) -> Worth:
@@ -71,13 +73,12 @@ def measure(base_path: Path, live: Mapping[int, int], months: int) -> Worth:
             batches = [answer(examples=tf.constant(rows[at : at + size])) for at in range(0, len(rows), size)]
             found = np.concatenate([next(iter(batch.values())).numpy() for batch in batches])
             scores[version, month] = flights_quality.area(labels, found)
-    range_ = range(2, months + 1)
+    later = range(2, months + 1)
     return Worth(
-        live={month: scores[live[month - 1], month] for month in range_},
-        versions={month: live[month - 1] for month in range_},
-        first={month: scores[first, month] for month in range_},
-        window={} if whole == first else {month: scores[whole, month] for month in range_ if month > FULL_WINDOW},
-        since=FULL_WINDOW + 1,
+        live={month: scores[live[month - 1], month] for month in later},
+        versions={month: live[month - 1] for month in later},
+        first={month: scores[first, month] for month in later},
+        window={} if whole == first else {month: scores[whole, month] for month in later if month > FULL_WINDOW},
     )
 
 
@@ -86,7 +87,7 @@ def draw(worth: Worth, fates: Mapping[int, str], title: str, path: Path) -> None
 
     Args:
       worth: what was measured.
-      fates: by month, what became of its delivery where it was not as usual.
+      fates: by month, how it arrived where that was not as usual.
       title: the title.
       path: the file, PNG or SVG.
     """
@@ -108,7 +109,7 @@ def draw(worth: Worth, fates: Mapping[int, str], title: str, path: Path) -> None
     axes.fill_between(
         months, [worth.live[m] for m in months], [worth.first[m] for m in months], color=_BLUE, alpha=0.08, linewidth=0
     )
-    labels = [f"{MONTHS[month - 1]}\n{fates.get(month, '')}" for month in months]
+    labels = [f"{MONTHS[month - 1]}\n{_FATES.get(fates.get(month, ''), '')}" for month in months]
     axes.set_xticks(months, labels, fontsize=9)
     axes.set_ylabel("AUC on the month, before training on it")
     axes.set_title(title, fontsize=11)
