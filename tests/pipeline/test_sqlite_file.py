@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,26 @@ def test_a_locked_file_is_waited_for_and_then_reported(good, monkeypatch):
         other.execute("ROLLBACK")
     other.close()
     assert [run.id for run in Store(connection.parse("sqlite", good), "p").runs()] == ["r"]
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN")
+database.execute("CREATE TABLE half (written TEXT)")
+database.executemany("INSERT INTO half VALUES (?)", [("x" * 1000,)] * 1000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_transaction_whose_process_was_killed_is_taken_back(good):
+    before = good.read_bytes()
+    subprocess.run([sys.executable, "-S", "-c", KILLED, str(good)], check=False)
+    assert good.with_name("metadata.db-journal").stat().st_size > 0
+    assert good.read_bytes() != before
+    assert [run.id for run in Store(connection.parse("sqlite", good), "p").runs()] == ["r"]
+    assert good.read_bytes() == before
 
 
 def test_a_missing_file_and_a_good_one_are_no_trouble(good, tmp_path):
