@@ -12,6 +12,7 @@ import pytest
 
 from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import connection, sqlite_file
+from evergreen.pipeline.migration import move
 from evergreen.pipeline.store import Store
 
 
@@ -90,12 +91,23 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_transaction_whose_process_was_killed_is_taken_back(good):
+def _runs(path: Path) -> list[str]:
+    return [run.id for run in Store(connection.parse("sqlite", path), "p").runs()]
+
+
+def _runs_to_move(path: Path) -> list[str]:
+    move.check_source(connection.parse("sqlite", path))
+    with move._read_only(str(path)) as file:
+        return [name for (name,) in file.execute("SELECT name FROM Context")]
+
+
+@pytest.mark.parametrize("read", [_runs, _runs_to_move])
+def test_a_transaction_whose_process_was_killed_is_taken_back(good, read):
     before = good.read_bytes()
     subprocess.run([sys.executable, "-S", "-c", KILLED, str(good)], check=False)
     assert good.with_name("metadata.db-journal").stat().st_size > 0
     assert good.read_bytes() != before
-    assert [run.id for run in Store(connection.parse("sqlite", good), "p").runs()] == ["r"]
+    assert read(good) == ["r"]
     assert good.read_bytes() == before
 
 
