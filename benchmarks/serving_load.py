@@ -43,15 +43,21 @@ def rest_connection(address: str, data: bytes) -> Iterator[Callable[[], None]]:
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+        def receive() -> bytes:
+            part = connection.recv(1 << 18)
+            if not part:
+                raise RuntimeError("the server closed the connection")
+            return part
+
         def ask() -> None:
             connection.sendall(data)
             got = b""
             while b"\r\n\r\n" not in got:
-                got += connection.recv(1 << 18)
+                got += receive()
             head, _, body = got.partition(b"\r\n\r\n")
             left = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(body)
             while left > 0:
-                left -= len(connection.recv(1 << 18))
+                left -= len(receive())
             if not head.startswith(b"HTTP/1.1 200"):
                 raise RuntimeError(head.partition(b"\r\n")[0].decode())
 

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from evergreen.components.model_server.process import free_port
 from evergreen.serving import tensors
 
 HERE = Path(__file__).resolve().parent
@@ -79,7 +80,7 @@ def http(path: str, body: bytes) -> bytes:
 @contextlib.contextmanager
 def fastapi(model: Path) -> Iterator[tuple[str, int]]:
     """Runs the FastAPI app and yields its address and process id."""
-    port = serving_world.free_port()
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(HERE / "serving_fastapi.py"), str(port)],
         env={**serving_world.environment(), "MODEL": str(model)},

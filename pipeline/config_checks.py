@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.components import user_code
+from evergreen.components import schema_file, user_code
 from evergreen.components.errors import ConfigError
 from evergreen.components.evaluator import metrics as known_metrics
 from evergreen.components.evaluator.settings import RESERVED_COLUMNS
@@ -236,7 +236,7 @@ def _schema(config: Config) -> Iterator[Problem]:
         yield Problem(("schema",), f"{file} does not exist{_near_file(file)}")
         return
     try:
-        schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+        schema = schema_file.read(file)
     except (text_format.ParseError, UnicodeDecodeError) as error:
         yield Problem(("schema",), f"{file} is not a schema in protobuf's text format: {error}")
         return

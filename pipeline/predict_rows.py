@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from evergreen.components import schema_file
 from evergreen.components.errors import ConfigError
 from evergreen.components.model_server import rows as server_rows
-from evergreen.components.model_server.client import Signature, Tensor
+from evergreen.components.model_server.signatures import Signature, Tensor
 from evergreen.components.span_example_gen import columns, tf_example
 from evergreen.pipeline.config_errors import did_you_mean
 
@@ -133,12 +135,10 @@ def schema_kinds(path: str) -> dict[str, str]:
     Args:
       path: of the schema.pbtxt.
     """
-    from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    with open(path, encoding="utf-8") as file:
-        schema = text_format.Parse(file.read(), schema_pb2.Schema())
-    return {feature.name: schema_pb2.FeatureType.Name(feature.type) for feature in schema.feature}
+    features = schema_file.read(Path(path)).feature
+    return {feature.name: schema_pb2.FeatureType.Name(feature.type) for feature in features}
 
 
 def _takes_examples(tensor: Tensor) -> bool:

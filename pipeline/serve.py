@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from evergreen.components import schema_file
 from evergreen.components.model_layout import Signature as Names
-from evergreen.components.model_server.client import Signature, saved_signatures
+from evergreen.components.model_server import signatures
+from evergreen.components.model_server.signatures import Signature
 from evergreen.components.pusher import catalog, labels, warmup_rows
 from evergreen.pipeline.config import Config
 
@@ -25,6 +27,7 @@ MODELS, BATCHING, MONITORING = "models.config", "batching.config", "monitoring.c
 # With one of these the user says what is served, and the project is not asked.
 MODEL_FLAGS = ("model_name", "model_base_path", "model_config_file")
 _LITE = "prefer_tflite_model"
+_FALSE = ("0", "f", "false", "n", "no")  # what the servers take for it
 
 
 @dataclass(frozen=True)
@@ -114,16 +117,12 @@ def request_body(config: Config) -> dict[str, Any] | None:
     Returns:
       The request; None where nothing is published yet, or the model takes no raw features.
     """
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
     live = next((one for one in catalog.list_versions(config.publish.base_path) if one.live), None)
-    signature = saved_signatures(live.path).get(Names.PREDICT_RAW) if live else None
-    schema_file = Path(config.schema_path)
-    if signature is None or not schema_file.is_file():
+    signature = signatures.of_saved_model(live.path).get(Names.PREDICT_RAW) if live else None
+    schema = Path(config.schema_path)
+    if signature is None or not schema.is_file():
         return None
-    schema = text_format.Parse(schema_file.read_text(encoding="utf-8"), schema_pb2.Schema())
-    (row,) = warmup_rows.from_schema(schema, 1)
+    (row,) = warmup_rows.from_schema(schema_file.read(schema), 1)
     return {"signature_name": Names.PREDICT_RAW, "instances": [_instance(signature, row)]}
 
 
@@ -144,7 +143,7 @@ def curl(model: str, rest: str, body: Mapping[str, Any] | None) -> str:
 
 def _model_flags(config: Config, given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
     base = config.publish.base_path
-    if _LITE in given and given[_LITE] != "false":
+    if _LITE in given and given[_LITE].lower() not in _FALSE:
         # The TFLite versions have a base path of their own.
         return {"model_name": config.name, "model_base_path": f"{base}_lite"}
     folder = config_folder(config)

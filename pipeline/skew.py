@@ -105,15 +105,3 @@ def live_window(config: Config, store: Store) -> Window:
 def _files(artifact: Any, splits: tuple[str, ...]) -> list[str]:
     folders = [Path(artifact.uri) / f"Split-{split}" for split in splits]
     return [str(path) for folder in folders for path in sorted(folder.glob("[!._]*"))]
-
-
-def read_schema(config: Config) -> Any:
-    """Reads the project's schema.
-
-    Args:
-      config: the project's configuration, whose files were checked.
-    """
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    return text_format.Parse(Path(config.schema_path).read_text(encoding="utf-8"), schema_pb2.Schema())

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from evergreen.serving import errors
 from evergreen.serving.batching_config import BatchingParameters
 from evergreen.serving.graph_session import as_serving_error, make_callable
 from evergreen.serving.runtime import tf
@@ -157,7 +156,7 @@ class Batched(Servable):
             try:
                 task.result = self._inner.run(task.signature, task.inputs, task.outputs)
             except Exception as error:
-                task.error = error if isinstance(error, errors.ServingError) else as_serving_error(error)
+                task.error = as_serving_error(error)
 
     def _can_be_split(self, task: _Task, results: _Arrays, size: int) -> bool:
         without = [name for name, array in results.items() if not array.ndim or len(array) != size]

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, text_format, wrappers_pb2
+from google.protobuf import descriptor_pb2, wrappers_pb2
 
 from evergreen.serving import errors, text_messages
 
@@ -78,12 +78,7 @@ def parse(text: str, source: str) -> BatchingParameters:
     Raises:
       ServingError: INVALID_ARGUMENT.
     """
-    try:
-        message = text_format.Parse(text, text_messages.message_class(_file(), "BatchingParameters")())
-    except text_format.ParseError as error:
-        raise errors.invalid(
-            f"Error parsing text-format tensorflow.serving.BatchingParameters: {source}: {error}"
-        ) from error
+    message = text_messages.parse(text, text_messages.message_class(_file(), "BatchingParameters")(), source)
     given = {name: getattr(message, name).value for name, *_ in _FIELDS if message.HasField(name)}
     given.pop("thread_pool_name", None)  # names the threads in traces of tensorflow_model_server
     parameters = BatchingParameters(

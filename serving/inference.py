@@ -264,12 +264,10 @@ def _run_examples(servable: Servable, name: str, given: Any) -> tuple[dict[str, 
 
 
 def _merged(context: Any, row: Any) -> Any:
-    # A row's own feature wins over the context's; merging protos would append their values instead.
+    # A row's own feature wins over the context's: of a map, protobuf merges keys and not values.
     made = type(row)()
-    made.CopyFrom(row)
-    for name, feature in context.features.feature.items():
-        if name not in row.features.feature:
-            made.features.feature[name].CopyFrom(feature)
+    made.CopyFrom(context)
+    made.MergeFrom(row)
     return made
 
 

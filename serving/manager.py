@@ -105,10 +105,6 @@ class Manager:
             copy.CopyFrom(self._config)
         return copy
 
-    def models(self) -> list[str]:
-        """Returns the names of the models in force, sorted."""
-        return sorted(self._models)
-
     @contextlib.contextmanager
     def lease(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
         """Lends a version to one request; it is not unloaded before the request ends.

@@ -118,10 +118,9 @@ class Model:
             self._stopping = True
             self._changed.notify_all()
 
-    def join(self, seconds: float) -> bool:
-        """Waits until the thread has ended; tells whether it did."""
+    def join(self, seconds: float) -> None:
+        """Waits until the thread has ended, for `seconds` at most."""
         self._thread.join(seconds)
-        return not self._thread.is_alive()
 
     def wait_decided(self) -> VersionStatus | None:
         """Waits until a version is AVAILABLE or nothing that was found could be loaded at the first try.
@@ -331,13 +330,14 @@ class Model:
                 servable.unload()
             self._fail(version, _as_serving_error(error))
             return
+        seconds = time.monotonic() - begin
+        _LOG.info("Loaded version %d of model %s in %.2f s", version.number, self.name, seconds)
+        # Who sees it AVAILABLE may ask at once how long that took.
+        self._hooks.on_load(self.name, version.number, seconds)
         with self._changed:
             version.servable, version.state = servable, AVAILABLE
             version.code, version.message, version.retry_at = grpc.StatusCode.OK, "", None
             self._changed.notify_all()
-        seconds = time.monotonic() - begin
-        _LOG.info("Loaded version %d of model %s in %.2f s", version.number, self.name, seconds)
-        self._hooks.on_load(self.name, version.number, seconds)
 
     def _fail(self, version: _Version, error: errors.ServingError) -> None:
         with self._changed:

@@ -41,10 +41,7 @@ def parse(text: str, source: str) -> Any:
     Raises:
       ServingError: INVALID_ARGUMENT, with the line.
     """
-    try:
-        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise errors.invalid(f"{_WRONG_TEXT} {source}: {error}") from error
+    config = text_messages.parse(text, model_server_config_pb2.ModelServerConfig(), source)
     check(config)
     return config
 
@@ -69,9 +66,6 @@ def check(config: Any) -> None:
         policy = model.model_version_policy
         if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
             raise errors.invalid(f"Model {model.name}: the policy `specific` names no version.")
-
-
-_WRONG_TEXT = "Error parsing text-format tensorflow.serving.ModelServerConfig:"
 
 
 def _check_platform(model: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, text_format
+from google.protobuf import descriptor_pb2
 
 from evergreen.serving import errors, text_messages
 
@@ -38,12 +38,7 @@ def parse(text: str, source: str) -> MonitoringConfig:
     Raises:
       ServingError: INVALID_ARGUMENT.
     """
-    try:
-        message = text_format.Parse(text, text_messages.message_class(_file(), "MonitoringConfig")())
-    except text_format.ParseError as error:
-        raise errors.invalid(
-            f"Error parsing text-format tensorflow.serving.MonitoringConfig: {source}: {error}"
-        ) from error
+    message = text_messages.parse(text, text_messages.message_class(_file(), "MonitoringConfig")(), source)
     path = message.prometheus_config.path or DEFAULT_PATH
     if not path.startswith("/"):
         raise errors.invalid(f"{source}: the path of prometheus_config must begin with /, got {path!r}.")

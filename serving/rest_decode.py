@@ -222,7 +222,7 @@ def _fast(values: list[Any], dtype: np.dtype) -> np.ndarray | None:
         made = np.array(values)
     except (ValueError, OverflowError):  # ragged, or beyond any integer
         return None
-    if made.dtype.kind not in "iufb" or made.size == 0 or _holds_bool(values, made.ndim) != (dtype == np.bool_):
+    if made.dtype.kind not in "iufb" or made.size == 0 or _holds_bool(values, made) != (dtype == np.bool_):
         return None
     if dtype == np.bool_:
         return made if made.dtype == np.bool_ else None
@@ -240,11 +240,15 @@ def _within(values: np.ndarray, low: float, high: float) -> bool:
     return bool(low <= values.min().item() and values.max().item() <= high)
 
 
-def _holds_bool(values: list[Any], depth: int) -> bool:
-    # NumPy takes true among numbers for 1.
+def _holds_bool(values: list[Any], made: np.ndarray) -> bool:
+    # NumPy takes true among numbers for 1. Where there is neither 0 nor 1, nobody needs to look at each value.
+    return made.dtype.kind == "b" or (bool(((made == 0) | (made == 1)).any()) and _has_bool(values, made.ndim))
+
+
+def _has_bool(values: list[Any], depth: int) -> bool:
     if depth == 1:
         return bool in set(map(type, values))
-    return any(_holds_bool(one, depth - 1) for one in values)
+    return any(_has_bool(one, depth - 1) for one in values)
 
 
 def _strings(values: list[Any]) -> np.ndarray | None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import orjson
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from evergreen.serving.errors import internal, invalid
@@ -86,6 +87,9 @@ def _leaves(name: str, array: np.ndarray) -> list[str]:
 
 
 def _floats(flat: np.ndarray) -> list[str]:
+    if flat.dtype in (np.float32, np.float64) and flat.size and np.isfinite(flat).all():
+        text = orjson.dumps(np.ascontiguousarray(flat), option=orjson.OPT_SERIALIZE_NUMPY)
+        return text.decode()[1:-1].split(",")
     texts: list[str] = flat.astype("U").tolist()
     if "n" in "".join(texts):
         names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

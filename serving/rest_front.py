@@ -24,7 +24,7 @@ from tensorflow_serving.apis import (
 )
 
 from evergreen.serving import rest_decode, rest_encode
-from evergreen.serving.errors import ServingError, internal, invalid
+from evergreen.serving.errors import ServingError, code_of, internal, invalid
 from evergreen.serving.service import REST, Service
 from evergreen.serving.workers import Workers
 
@@ -163,7 +163,10 @@ class RestFront:
             {
                 "version": str(one.version),
                 "state": get_model_status_pb2.ModelVersionStatus.State.Name(one.state),
-                "status": {"error_code": _code_name(one.status.error_code), "error_message": one.status.error_message},
+                "status": {
+                    "error_code": code_of(one.status.error_code).name,
+                    "error_message": one.status.error_message,
+                },
             }
             for one in self._service.status(request).model_version_status
         ]
@@ -196,10 +199,6 @@ def _plain(message: Any) -> Any:
     if with_defaults not in json_format.MessageToDict.__code__.co_varnames:
         with_defaults = "including_default_value_fields"  # protobuf 3
     return json_format.MessageToDict(message, preserving_proto_field_name=True, **{with_defaults: True})
-
-
-def _code_name(number: int) -> str:
-    return next((code.name for code in grpc.StatusCode if code.value[0] == number), "UNKNOWN")
 
 
 def _json(status: int, text: str) -> web.Response:

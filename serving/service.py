@@ -29,7 +29,7 @@ from evergreen.serving import inference, rest_decode, rest_encode
 from evergreen.serving.errors import ServingError, internal, invalid
 from evergreen.serving.manager import Manager
 from evergreen.serving.metrics import Metrics
-from evergreen.serving.request_log import RequestLog
+from evergreen.serving.request_log import Fill, RequestLog
 from evergreen.serving.servable import Servable
 
 GRPC, REST = "GRPC", "REST"
@@ -50,12 +50,7 @@ class Service:
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         """Answers Predict over gRPC."""
-
-        def fill(log: prediction_log_pb2.PredictionLog, response: Any) -> None:
-            log.predict_log.request.CopyFrom(request)
-            log.predict_log.response.CopyFrom(response)
-
-        return self._answer("Predict", GRPC, request, lambda model: inference.predict(model, request), fill)
+        return self._answer("Predict", GRPC, request, inference.predict, "predict_log")
 
     def predict_json(self, spec: model_pb2.ModelSpec, body: bytes) -> str:
         """Answers a Predict body over REST, past the protos: arrays come from JSON and become JSON."""
@@ -85,23 +80,13 @@ class Service:
         self, request: classification_pb2.ClassificationRequest, entrypoint: str = GRPC
     ) -> classification_pb2.ClassificationResponse:
         """Answers Classify."""
-
-        def fill(log: prediction_log_pb2.PredictionLog, response: Any) -> None:
-            log.classify_log.request.CopyFrom(request)
-            log.classify_log.response.CopyFrom(response)
-
-        return self._answer("Classify", entrypoint, request, lambda model: inference.classify(model, request), fill)
+        return self._answer("Classify", entrypoint, request, inference.classify, "classify_log")
 
     def regress(
         self, request: regression_pb2.RegressionRequest, entrypoint: str = GRPC
     ) -> regression_pb2.RegressionResponse:
         """Answers Regress."""
-
-        def fill(log: prediction_log_pb2.PredictionLog, response: Any) -> None:
-            log.regress_log.request.CopyFrom(request)
-            log.regress_log.response.CopyFrom(response)
-
-        return self._answer("Regress", entrypoint, request, lambda model: inference.regress(model, request), fill)
+        return self._answer("Regress", entrypoint, request, inference.regress, "regress_log")
 
     def multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> inference_pb2.MultiInferenceResponse:
         """Answers MultiInference. The first task's model_spec says which version."""
@@ -111,13 +96,7 @@ class Service:
         def work(model: Servable) -> inference_pb2.MultiInferenceResponse:
             response = inference.multi_inference(model, request)
             if self._log.wants(model.name):
-                made = response.results[0].model_spec
-
-                def fill(log: prediction_log_pb2.PredictionLog) -> None:
-                    log.multi_inference_log.request.CopyFrom(request)
-                    log.multi_inference_log.response.CopyFrom(response)
-
-                self._log.add(made, fill)
+                self._log.add(response.results[0].model_spec, _filler("multi_inference_log", request, response))
             return response
 
         return self._counted("MultiInference", GRPC, spec, work)
@@ -159,12 +138,12 @@ class Service:
         api: str,
         entrypoint: str,
         request: Any,
-        work: Callable[[Servable], _T],
-        fill: Callable[[prediction_log_pb2.PredictionLog, _T], None],
-    ) -> _T:
-        response = self._counted(api, entrypoint, _spec(request), work)
+        answer: Callable[[Servable, Any], Any],
+        kind: str,
+    ) -> Any:
+        response = self._counted(api, entrypoint, _spec(request), lambda model: answer(model, request))
         if self._log.wants(request.model_spec.name):
-            self._log.add(response.model_spec, lambda log: fill(log, response))  # type: ignore[attr-defined]
+            self._log.add(response.model_spec, _filler(kind, request, response))
         return response
 
     def _counted(self, api: str, entrypoint: str, spec: model_pb2.ModelSpec, work: Callable[[Servable], _T]) -> _T:
@@ -192,9 +171,7 @@ class Service:
         inference.fill_spec(spec, model, name)
 
         def fill(log: prediction_log_pb2.PredictionLog) -> None:
-            request, response = inference.predict_log(model, name, inputs, outputs)
-            log.predict_log.request.CopyFrom(request)
-            log.predict_log.response.CopyFrom(response)
+            _filler("predict_log", *inference.predict_log(model, name, inputs, outputs))(log)
 
         self._log.add(spec, fill)
 
@@ -216,6 +193,17 @@ class _Timed(Servable):
 
     def unload(self) -> None:
         raise NotImplementedError("a request does not unload its model")
+
+
+def _filler(kind: str, request: Any, response: Any) -> Fill:
+    """Makes what writes a request and its answer into a PredictionLog's field of that name."""
+
+    def fill(log: prediction_log_pb2.PredictionLog) -> None:
+        entry = getattr(log, kind)
+        entry.request.CopyFrom(request)
+        entry.response.CopyFrom(response)
+
+    return fill
 
 
 def _spec(request: Any) -> model_pb2.ModelSpec:

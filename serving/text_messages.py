@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from evergreen.serving import errors
 
@@ -25,6 +25,19 @@ def message_class(file: descriptor_pb2.FileDescriptorProto, name: str) -> Any:
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
     return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # protobuf 3
+
+
+def parse(text: str, message: Any, source: str) -> Any:
+    """Parses text into a message, which it returns; `source` says in errors where the text stands.
+
+    Raises:
+      ServingError: INVALID_ARGUMENT, with the line, in the words that tensorflow_model_server exits with.
+    """
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        name = message.DESCRIPTOR.name
+        raise errors.invalid(f"Error parsing text-format tensorflow.serving.{name}: {source}: {error}") from error
 
 
 def read_text(file: Path | str) -> str:

@@ -7,6 +7,17 @@ from pathlib import Path
 
 from evergreen.components.pusher import publish, versions
 
+# An evergreen.yaml that publishes into a `Project`'s base path.
+YAML = """\
+name: flights
+data: {path: data, pattern: "{SPAN}/*.parquet"}
+schema: schema.pbtxt
+features: features:preprocessing_fn
+trainer: {model: "model:build_model"}
+evaluate: {label: late, metrics: [auc]}
+publish: {base_path: serving/flights}
+"""
+
 
 def make_model(path: Path, size: int = 2000) -> Path:
     (path / "variables").mkdir(parents=True)

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from evergreen.components.model_server.process import free_port
 
 START_S = 180  # generous: the machine may be loaded
 TYPINGS = Path(__file__).resolve().parent.parent / "typings"
@@ -169,14 +170,6 @@ def example(**features: float | str | bytes) -> bytes:
             text = value if isinstance(value, bytes) else value.encode()
             made.features.feature[name].bytes_list.value.append(text)
     return made.SerializeToString()
-
-
-def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Server:

@@ -7,18 +7,17 @@ server answers in tenths of a second.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
 from evergreen.components.errors import EvergreenError
-from evergreen.components.model_server import messages, tensors
+from evergreen.components.model_server import messages, signatures, tensors
 from evergreen.components.model_server.addresses import is_loopback
+from evergreen.components.model_server.signatures import Signature
 
 START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UNLOADING", "END"
 _STATES = {10: START, 20: LOADING, 30: AVAILABLE, 40: UNLOADING, 50: END}
@@ -78,34 +77,6 @@ class Status:
     state: str
     code: grpc.StatusCode = grpc.StatusCode.OK
     message: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One input or output of a signature.
-
-    Attributes:
-      dtype: NumPy's type; object, of bytes, for strings.
-      shape: the sizes, -1 where any will do; None where the rank is open too.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """A signature of a served model.
-
-    Attributes:
-      inputs: by name.
-      outputs: by name.
-      method: TensorFlow's method name, such as `tensorflow/serving/predict`.
-    """
-
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-    method: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,7 +290,7 @@ class Client:
         )
         answer = self._call(_PREDICTION + "GetModelMetadata", request, messages.GetModelMetadataResponse)
         found = messages.SignatureDefMap.FromString(answer.metadata["signature_def"].value)
-        return _signatures(found.signature_def)
+        return signatures.of_protos(found.signature_def)
 
     def reload(self, config: Any) -> None:
         """Gives the server another configuration, which replaces the whole of the earlier one.
@@ -375,38 +346,3 @@ def _spec(model: str, version: int | None = None, label: str | None = None, sign
     if signature is not None:
         spec.signature_name = signature
     return spec
-
-
-def saved_signatures(folder: str | os.PathLike[str]) -> dict[str, Signature]:
-    """Reads the signatures of a SavedModel from its file, as a server would tell them.
-
-    Args:
-      folder: of the SavedModel.
-
-    Returns:
-      The signatures by name; none where there is no `saved_model.pb`.
-    """
-    path = Path(folder) / "saved_model.pb"
-    graphs = messages.SavedModel.FromString(path.read_bytes()).meta_graphs if path.is_file() else []
-    return _signatures(graphs[0].signature_def) if graphs else {}
-
-
-def _signatures(found: Mapping[str, Any]) -> dict[str, Signature]:
-    return {
-        name: Signature(_tensors(one.inputs), _tensors(one.outputs), one.method_name)
-        for name, one in found.items()
-        # TensorFlow's own way to initialize a SavedModel stands among its signatures.
-        if name != "__saved_model_init_op"
-    }
-
-
-def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
-    found = {}
-    for name, info in infos.items():
-        try:
-            dtype = tensors.numpy_type(info.dtype)
-        except ValueError:
-            continue
-        shape = None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
-        found[name] = Tensor(dtype, shape)
-    return found

@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-from evergreen.components.model_server import tensors
-from evergreen.components.model_server.client import Answer, ServerError, Signature, Tensor
+from evergreen.components.model_server import signatures
+from evergreen.components.model_server.client import Answer, ServerError
+from evergreen.components.model_server.signatures import Signature, Tensor
 
 DEFAULT_SIGNATURE = "serving_default"
 # How the server says a status in HTTP; what is not here is UNKNOWN.
@@ -50,12 +51,7 @@ class RestClient:
     def metadata(self, model: str, version: int | None = None, label: str | None = None) -> dict[str, Signature]:
         """Asks for a model's signatures, as `Client.metadata` does."""
         answer = self._request("GET", f"{_path(model, version, label)}/metadata")
-        found = answer["metadata"]["signature_def"]["signature_def"]
-        return {
-            name: Signature(_tensors(one["inputs"]), _tensors(one["outputs"]), one["method_name"])
-            for name, one in found.items()
-            if name != "__saved_model_init_op"
-        }
+        return signatures.of_json(answer["metadata"]["signature_def"]["signature_def"])
 
     def ask(
         self,
@@ -148,17 +144,6 @@ def _error(content: bytes) -> str:
         return str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):
         return content.decode(errors="replace").strip()[:500]
-
-
-def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
-    found = {}
-    for name, info in infos.items():
-        dtype = tensors.named_type(info["dtype"])
-        if dtype is not None:
-            shape = info["tensor_shape"]
-            sizes = None if shape.get("unknown_rank") else tuple(int(dim["size"]) for dim in shape.get("dim", []))
-            found[name] = Tensor(dtype, sizes)
-    return found
 
 
 def _to_json(value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from evergreen.components import model_layout
 from evergreen.components.errors import EvergreenError
 from evergreen.components.model_server import messages
-from evergreen.components.model_server.client import Tensor
+from evergreen.components.model_server.signatures import Tensor
 
 EXAM = "exam"
 _MISSING = {

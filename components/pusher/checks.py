@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from evergreen.components.atomic import StrPath
 from evergreen.components.errors import ModelRejected
@@ -12,26 +12,7 @@ from evergreen.components.pusher.manifest import Manifest, utc_time
 if TYPE_CHECKING:
     from evergreen.components.pusher.placing import Candidate
     from evergreen.components.pusher.versions import Hold
-
-
-class Gone(Protocol):
-    """What is known of a withdrawn version, on a file system (`withdrawal.Withdrawn`) or on an object store."""
-
-    @property
-    def version(self) -> int:
-        """Its number."""
-
-    @property
-    def reason(self) -> str:
-        """Why, in words."""
-
-    @property
-    def path(self) -> StrPath:
-        """Where its files lie."""
-
-    @property
-    def record(self) -> StrPath:
-        """What says so."""
+    from evergreen.components.pusher.withdrawal import Withdrawn
 
 
 def find_published(manifests: Mapping[int, Manifest], candidate: Candidate) -> int | None:
@@ -46,7 +27,7 @@ def published_already(version: int, live: int | None) -> str:
     return f"This model was published already as version {version}; version {live} is live now."
 
 
-def refuse_withdrawn(manifest: Manifest | None, withdrawn: Gone, candidate: Candidate) -> None:
+def refuse_withdrawn(manifest: Manifest | None, withdrawn: Withdrawn[Any], candidate: Candidate) -> None:
     """Refuses a model that was withdrawn: a run that comes by it again must not offer it to the server again.
 
     Args:

@@ -7,9 +7,12 @@ withdrawal that was recorded is carried out, a hold that was prepared is kept or
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evergreen.components import atomic
+from evergreen.components.errors import EvergreenError
 from evergreen.components.pusher import hold, versions, withdrawal
 from evergreen.components.pusher.manifest import MANIFEST_FILE
 
@@ -42,6 +45,21 @@ def clean(base: Path) -> list[str]:
             atomic.remove(entries[version])
             done.append(f"Removed {entries[version]}, which has no SavedModel of the same version.")
     return done
+
+
+@contextmanager
+def undone_on_failure(base: Path) -> Iterator[None]:
+    """Cleans up where what is done in the block fails: nothing was committed, so recovery's rules undo it.
+
+    Args:
+      base: the base path of the SavedModels.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, EvergreenError):  # the error that is on its way says more
+            clean(base)
+        raise
 
 
 def finish(base: Path) -> tuple[str, ...]:

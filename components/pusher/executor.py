@@ -47,28 +47,26 @@ class Executor(base_executor.BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         watching = watch_plan.parse_settings(settings)
         if versions.is_uri(settings["base_path"]):
-            self._publish(
-                input_dict, exec_properties, pushed, None
-            )  # probation is a matter of files beside the versions
+            # Probation is a matter of files beside the versions.
+            self._publish(input_dict, exec_properties, settings, pushed, None)
             return
         with (
             watch.Watch(watching, settings["base_path"], exec_properties["name"], progress.report) as watched,
             watched.held() if watching.servers else nullcontext(),
         ):
-            self._publish(input_dict, exec_properties, pushed, watched)
+            _tell(watched.finish())
+            watched.check()
+            self._publish(input_dict, exec_properties, settings, pushed, watched if watching.servers else None)
 
     def _publish(
         self,
         input_dict: _Artifacts,
         exec_properties: dict[str, Any],
+        settings: dict[str, Any],
         pushed: types.Artifact,
         watched: watch.Watch | None,
     ) -> None:
-        settings, span = json.loads(exec_properties["settings"]), int(exec_properties["span"])
-        if watched is not None:
-            _tell(watched.finish())
-            watched.check()
-        watching = watched is not None and bool(watched.settings.servers)
+        """Publishes the model, and watches it where there is a watch."""
         champion = input_dict.get("champion")
         blessings = input_dict.get("blessing") or []
         uris = ["".join(artifact.uri for artifact in input_dict.get(key) or []) for key in ("examples", "evaluation")]
@@ -77,17 +75,17 @@ class Executor(base_executor.BaseExecutor):
             self._candidate(input_dict, exec_properties, settings),
             keep=settings.get("keep", 3),
             protected=watch.protected(watch_plan.parse_settings(settings), exec_properties["name"]),
-            announce=(lambda version: watched.announce(version, *uris)) if watched is not None and watching else None,
+            announce=(lambda version: watched.announce(version, *uris)) if watched is not None else None,
             # An input that was not given is not checked; an empty one means that ML Metadata knew no champion.
             champion_model_uri=None if champion is None else "".join(artifact.uri for artifact in champion),
             examined_at=_created(blessings[0]) / 1000 if blessings and _created(blessings[0]) else None,
         )
         for warning in outcome.warnings:
             _log.warning(warning)
-        ended = _tell(watched.run()) if watched is not None and watching and outcome.published else None
+        ended = _tell(watched.run()) if watched is not None and outcome.published else None
         describe_push(
             pushed,
-            span,
+            int(exec_properties["span"]),
             published=outcome.published and not (ended and ended.withdrawn),
             message=f"{outcome.message} {ended.text}" if ended else outcome.message,
             version=outcome.version,

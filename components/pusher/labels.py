@@ -17,7 +17,6 @@ from typing import Any
 from evergreen.components import atomic
 from evergreen.components.errors import ConfigError
 
-STABLE = "stable"
 _NAME = "publish.models_config"
 # Strings, comments, brackets and the words between them: enough of the text format to find a block's borders.
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>\[\]:;,]|[^\s{}<>\[\]:;,#"']+""")

@@ -12,30 +12,19 @@ import json
 import tempfile
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from evergreen.components.errors import ConfigError, EvergreenError
-from evergreen.components.pusher import catalog, checks, placing, versions
+from evergreen.components.pusher import catalog, checks, placing, versions, withdrawal
 from evergreen.components.pusher.catalog import VersionRecord
 from evergreen.components.pusher.manifest import MANIFEST_FILE, Manifest, utc_time
 from evergreen.components.pusher.objects import ObjectStore, readable_errors
 from evergreen.components.pusher.placing import Candidate
 from evergreen.components.pusher.publish import Outcome
+from evergreen.components.pusher.retention import staying
 from evergreen.components.pusher.rollback import Restored, choose_restorable, restoring
 from evergreen.components.pusher.versions import Hold
-from evergreen.components.pusher.withdrawal import PREFIX
-
-
-@dataclass(frozen=True)
-class _Gone:
-    """A withdrawn version: as `withdrawal.Withdrawn`, with URIs."""
-
-    version: int
-    path: str
-    reason: str
-    since: str
-    record: str
+from evergreen.components.pusher.withdrawal import PREFIX, Withdrawn
 
 
 def publish(
@@ -109,8 +98,8 @@ def withdraw(uri: str, version: int, reason: str, now: Callable[[], float]) -> s
                     "`evergreen versions` lists them.",
                 )
             store.write_highest(max(version, store.highest_ever()))
-            record = {"version": version, "reason": reason, "since": utc_time(now())}
-            store.write(f"{store.base}/{PREFIX}{version}.json", json.dumps(record).encode())
+            record = withdrawal.record_text(version, reason, utc_time(now()))
+            store.write(f"{store.base}/{withdrawal.record_name(version)}", record.encode())
             _clean(store)
         return f"{store.base}/{PREFIX}{version}"
 
@@ -194,17 +183,13 @@ def _manifests(store: ObjectStore) -> dict[int, Manifest]:
     return found
 
 
-def _withdrawn(store: ObjectStore) -> dict[int, _Gone]:
+def _withdrawn(store: ObjectStore) -> dict[int, Withdrawn[str]]:
     found = {}
     for name in store.names(store.base):
-        if not (name.startswith(PREFIX) and name.endswith(".json")):
-            continue
-        version = versions.parse_version(name.removeprefix(PREFIX).removesuffix(".json"))
+        version = withdrawal.recorded_version(name)
         if version is not None:
             record, path = f"{store.base}/{name}", f"{store.base}/{PREFIX}{version}"
-            values = store.json(record) or {}
-            reason, since = str(values.get("reason", "")), str(values.get("since", ""))
-            found[version] = _Gone(version, path, reason, since, record)
+            found[version] = withdrawal.as_recorded(version, store.json(record), path, record)
     return found
 
 
@@ -265,8 +250,7 @@ def _is_ours(store: ObjectStore, version_uri: str) -> bool:
 def _retain(store: ObjectStore, keep: int, protected: Collection[int]) -> tuple[int, ...]:
     entries, lite = store.entries(store.base), store.entries(store.lite)
     complete = [version for version, path in entries.items() if store.is_complete(path)]
-    stay = {*protected, *complete[-2:], *([max(lite)] if lite else [])}
-    expired = versions.expired(_manifests(store), keep, stay)
+    expired = versions.expired(_manifests(store), keep, staying(complete, lite, protected))
     for version in expired:
         store.remove_version(entries[version])
         if version in lite:

@@ -69,11 +69,15 @@ def ask(
       EvergreenError: the server refused, or gives no single number a row.
     """
     outputs = client.examples(model, rows.serialized, version, label, SIGNATURE, input_name)
-    output = outputs[OUTPUT] if OUTPUT in outputs or len(outputs) > 1 else next(iter(outputs.values()))
-    values = np.asarray(output, np.float64).reshape(-1)
+    output = next(iter(outputs.values())) if len(outputs) == 1 else outputs.get(OUTPUT)
+    try:
+        values = np.asarray(() if output is None else output, np.float64).reshape(-1)
+    except (TypeError, ValueError):  # words
+        values = np.empty(0)
     if len(values) != len(rows.serialized):
+        given = ", ".join(f"`{name}` {array.dtype}{list(array.shape)}" for name, array in sorted(outputs.items()))
         raise EvergreenError(
-            "a server's answer does not fit", f"expected one number for each row, received shape {list(output.shape)}"
+            "a server's answer does not fit", f"expected one number for each row, received {given or 'no output'}"
         )
     return values
 

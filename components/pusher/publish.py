@@ -13,14 +13,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 
 from evergreen.components import atomic
-from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.errors import ConfigError
 from evergreen.components.pusher import checks, versions, withdrawal
 from evergreen.components.pusher.catalog import manifests
-from evergreen.components.pusher.cleanup import clean, finish
+from evergreen.components.pusher.cleanup import clean, finish, undone_on_failure
 from evergreen.components.pusher.locking import LOCK_SECONDS, locked
 from evergreen.components.pusher.manifest import utc_time
 from evergreen.components.pusher.placing import Candidate, check_source, put
@@ -117,15 +116,10 @@ def publish(
         if champion_model_uri is not None:
             checks.refuse_overtaken(live, known.get(live or 0), champion_model_uri, examined_at)
         version = versions.next_version(now(), versions.highest_ever(base))
-        try:
+        with undone_on_failure(base):
             if announce is not None:
                 announce(version)
             path = put(base, version, candidate, now())
-        except BaseException:
-            # Nothing was committed, so recovery's rules undo it; the error that is on its way says more than theirs.
-            with suppress(OSError, EvergreenError):
-                clean(base)
-            raise
         unsettled = finish(base)
         removed, warnings = retain(base, keep, protected)
     message = f"Published as version {version}."

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from evergreen.components import atomic
-from evergreen.components.errors import ConfigError, EvergreenError
+from evergreen.components.errors import ConfigError
 from evergreen.components.pusher import catalog, versions, withdrawal
 from evergreen.components.pusher.catalog import VersionRecord
-from evergreen.components.pusher.cleanup import clean, finish
+from evergreen.components.pusher.cleanup import clean, finish, undone_on_failure
 from evergreen.components.pusher.locking import LOCK_SECONDS, locked
 from evergreen.components.pusher.manifest import Manifest
 from evergreen.components.pusher.placing import Candidate, put
@@ -87,12 +86,8 @@ def roll_back(
         version = versions.next_version(now(), versions.highest_ever(base))
         tflite = _tflite_file(base, target)
         candidate = restoring(entries[target], tflite, target, live, manifest, version, register())
-        try:
+        with undone_on_failure(base):
             path = put(base, version, candidate, now())
-        except BaseException:
-            with suppress(OSError, EvergreenError):
-                clean(base)
-            raise
         warnings = finish(base)
     return Restored(version, path, target, live, warnings)
 

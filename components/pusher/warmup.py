@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evergreen.components import model_layout
+from evergreen.components import model_layout, schema_file
+from evergreen.components.model_server.signatures import INIT_OP
 from evergreen.components.pusher import versions, warmup_rows
 from evergreen.components.pusher.warmup_rows import Row
 
 ROWS = 8
 MAX_RECORDS = 1000  # a server reads no more
 _CLASSIFY, _REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
-_HIDDEN_SIGNATURE = "__saved_model_init_op"
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,8 @@ def rows_for(kind: str, schemas: Sequence[str], examples: Sequence[str]) -> list
 
 def _read_schema(schema_uri: str) -> Any:
     """Reads the schema of a Schema artifact, a folder with one `.pbtxt`."""
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
     (file,) = sorted(Path(schema_uri).glob("*.pbtxt"))
-    return text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    return schema_file.read(file)
 
 
 def _first_line(error: Exception) -> str:
@@ -127,7 +124,7 @@ def _signatures(saved_model: Path) -> dict[str, Any]:
     else:
         text_format.Parse((saved_model / "saved_model.pbtxt").read_text(encoding="utf-8"), proto)
     served = next(graph for graph in proto.meta_graphs if "serve" in graph.meta_info_def.tags)
-    return {name: one for name, one in served.signature_def.items() if name != _HIDDEN_SIGNATURE}
+    return {name: one for name, one in served.signature_def.items() if name != INIT_OP}
 
 
 def _batches(signature: Any, rows: Sequence[Row]) -> list[list[Row]]:

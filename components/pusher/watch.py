@@ -132,18 +132,18 @@ class Watch:
         pending = watch_plan.read_pending(self.base)
         if pending is None:
             return None
-        if not pending.reason and pending.version not in versions.list_entries(self.base):
+        if pending.reason:  # that it goes is decided, whoever answers
+            return self.run()
+        if pending.version not in versions.list_entries(self.base):
             watch_plan.forget_pending(self.base)
             return None
         if not self.settings.servers:
             watch_plan.forget_pending(self.base)
             text = f"Version {pending.version} is watched no more: `publish.server` names no server now."
             return Watched(pending.version, "", text)
-        if not pending.reason:
-            for server in self.settings.servers:
-                headline = f"version {pending.version} is published, but its watch cannot be finished"
-                step = "or take `publish.server` out, and the version stays"
-                self._servers.check_there(server, headline, step)
+        for server in self.settings.servers:
+            headline = f"version {pending.version} is published, but its watch cannot be finished"
+            self._servers.check_there(server, headline, "or take `publish.server` out, and the version stays")
         return self.run()
 
     def run(self) -> Watched:

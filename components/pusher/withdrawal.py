@@ -19,6 +19,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from evergreen.components import atomic
 from evergreen.components.errors import EvergreenError
@@ -28,11 +29,12 @@ from evergreen.components.pusher.manifest import Manifest, read_manifest
 PREFIX = "withdrawn-"
 _RECORD_SUFFIX = ".json"
 _ANNOUNCEMENT = ".withdraw"
+_Place = TypeVar("_Place", Path, str)
 
 
 @dataclass(frozen=True)
-class Withdrawn:
-    """A version that was taken out of sight.
+class Withdrawn(Generic[_Place]):
+    """A version that was taken out of sight; places are paths, or URIs on an object store.
 
     Attributes:
       version: its number, which is never used again.
@@ -43,18 +45,43 @@ class Withdrawn:
     """
 
     version: int
-    path: Path
+    path: _Place
     reason: str
     since: str
-    record: Path
+    record: _Place
 
 
-def record_of(base: Path, version: int) -> Path:
-    """Returns the file that says that a version is withdrawn."""
-    return base / f"{PREFIX}{version}{_RECORD_SUFFIX}"
+def record_name(version: int) -> str:
+    """Returns the name of the file that says that a version is withdrawn."""
+    return f"{PREFIX}{version}{_RECORD_SUFFIX}"
 
 
-def list_withdrawn(base: Path) -> dict[int, Withdrawn]:
+def recorded_version(name: str) -> int | None:
+    """Returns the version whose record has this name; None for any other name."""
+    if not (name.startswith(PREFIX) and name.endswith(_RECORD_SUFFIX)):
+        return None
+    return versions.parse_version(name.removeprefix(PREFIX).removesuffix(_RECORD_SUFFIX))
+
+
+def record_text(version: int, reason: str, since: str) -> str:
+    """Returns what a record says; see `record`."""
+    return json.dumps({"version": version, "reason": reason, "since": since}, indent=2) + "\n"
+
+
+def as_recorded(version: int, values: Any, path: _Place, record: _Place) -> Withdrawn[_Place]:
+    """Makes a withdrawn version of its record.
+
+    Args:
+      version: its number.
+      values: what the record says; what is no JSON object says nothing, and counts all the same.
+      path: where its files lie.
+      record: the record.
+    """
+    known = values if isinstance(values, dict) else {}
+    return Withdrawn(version, path, str(known.get("reason", "")), str(known.get("since", "")), record)
+
+
+def list_withdrawn(base: Path) -> dict[int, Withdrawn[Path]]:
     """Lists the versions that were withdrawn and not yet deleted; takes no lock.
 
     Args:
@@ -69,9 +96,7 @@ def list_withdrawn(base: Path) -> dict[int, Withdrawn]:
         return {}
     found = {}
     for name in names:
-        if not (name.startswith(PREFIX) and name.endswith(_RECORD_SUFFIX)):
-            continue
-        version = versions.parse_version(name.removeprefix(PREFIX).removesuffix(_RECORD_SUFFIX))
+        version = recorded_version(name)
         if version is None:
             continue
         try:
@@ -80,13 +105,11 @@ def list_withdrawn(base: Path) -> dict[int, Withdrawn]:
             continue
         except ValueError:
             values = None
-        values = values if isinstance(values, dict) else {}
-        reason, since = str(values.get("reason", "")), str(values.get("since", ""))
-        found[version] = Withdrawn(version, base / f"{PREFIX}{version}", reason, since, base / name)
+        found[version] = as_recorded(version, values, base / f"{PREFIX}{version}", base / name)
     return dict(sorted(found.items()))
 
 
-def withdrawn_manifest(withdrawn: Withdrawn) -> Manifest | None:
+def withdrawn_manifest(withdrawn: Withdrawn[Path]) -> Manifest | None:
     """Reads the manifest of a withdrawn version; None where there is none or it is broken."""
     try:
         return read_manifest(withdrawn.path)
@@ -105,8 +128,7 @@ def record(base: Path, version: int, reason: str, since: str) -> None:
     """
     # A number that a server may have seen is never used again, that of a version that somebody else made included.
     versions.write_highest(base, max(version, versions.read_highest(base) or 0))
-    text = json.dumps({"version": version, "reason": reason, "since": since}, indent=2) + "\n"
-    atomic.write_file(record_of(base, version), text)
+    atomic.write_file(base / record_name(version), record_text(version, reason, since))
 
 
 def announce(base: Path, version: int) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from evergreen.components import progress
 from evergreen.components.model_layout import Signature as Names
 from evergreen.components.model_server import compare, rows
-from evergreen.components.model_server.client import Client, Signature
+from evergreen.components.model_server.client import Client
 from evergreen.components.model_server.rest import RestClient
+from evergreen.components.model_server.signatures import Signature
 from evergreen.components.serving_validator import report
 
 MODEL, LITE_MODEL, VERSION = "candidate", "candidate_lite", 1

@@ -13,11 +13,12 @@ The report is a JSON object:
                                  "largest_difference": 1e-7, "p50_ms": 1.2, "p99_ms": 3.4, "calls": 50}]}]}
 
 `p50_ms` and `p99_ms` are of single rows, one after the other; null where all rows went in one request. A number that
-could not be had is null.
+could not be had, or is not finite, is null.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,11 @@ def asked(
       signature: its name.
       api: `gRPC` or `REST`.
       compared: whose answers these were held against.
-      largest_difference: from them.
+      largest_difference: from them; infinite where only one of two numbers is.
       seconds: how long each single row took; empty where all went in one request.
     """
+    if largest_difference is not None and not math.isfinite(largest_difference):
+        largest_difference = None  # JSON has no such number; the reasons name both values
     p50, p99 = (float(one) * 1000 for one in np.percentile(seconds, (50, 99))) if len(seconds) else (None, None)
     return {
         "signature": signature,

@@ -88,8 +88,9 @@ def _rows(log: Any) -> tuple[str, list[bytes]]:
         return request.model_spec.name, _predict_rows(request.inputs)
     if kind in ("classify_log", "regress_log", "multi_inference_log"):
         request = getattr(log, kind).request
-        spec = request.tasks[0].model_spec if kind == "multi_inference_log" and request.tasks else None
-        return (spec or request.model_spec).name, list(_input_rows(request.input))
+        # Tasks are all of one model.
+        asked = request.tasks if kind == "multi_inference_log" else [request]
+        return next((one.model_spec.name for one in asked), ""), list(_input_rows(request.input))
     return log.log_metadata.model_spec.name, []
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
 
+from evergreen.components import schema_file
 from evergreen.components.errors import ConfigError
 from evergreen.components.skew import measure, requests
 from evergreen.pipeline import config as configuration
@@ -59,7 +61,9 @@ def command(config_file: str | None, overrides: tuple[str, ...], as_json: bool, 
                 f"{len(files)} files, {found.count} requests to it, none with raw features",
                 "Ask the model by serving_default or predict_raw, or name another log by --log.",
             )
-        lines = measure.measure(found.rows, window.files, skew.read_schema(config), [config.evaluate.label])
+        lines = measure.measure(
+            found.rows, window.files, schema_file.read(Path(config.schema_path)), [config.evaluate.label]
+        )
     over = [line.feature for line in lines if line.over]
     if as_json:
         print_json(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evergreen.components import schema_file
 from evergreen.pipeline.console import number, size
 from evergreen.pipeline.lineage.records import Provenance
 from evergreen.pipeline.lineage.tree import is_number, packages_of
@@ -128,10 +129,9 @@ def schema_fields(path: Path) -> dict[str, str]:
       file is gone or no schema.
     """
     from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
 
     try:
-        schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+        schema = schema_file.read(path)
     except (OSError, text_format.ParseError):
         return {}
     fields = {}

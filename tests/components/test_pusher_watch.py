@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving_world import environment, free_port, serve, tf2_model
+from serving_world import environment, serve, tf2_model
 from watch_world import World, push
 
 from evergreen.components.errors import ConfigError, LockHeld
+from evergreen.components.model_server.process import free_port
 from evergreen.components.pusher import publish, versions, watch, watch_plan, withdrawal
 
 pytestmark = pytest.mark.tensorflow
@@ -247,6 +248,14 @@ class TestKilled:
         assert versions.live_version(world.base) == second and not watched_nothing(world)
         ended = world.finish({})
         assert "watched no more" in ended.text and not ended.withdrawn and watched_nothing(world)
+
+
+def test_what_was_to_be_withdrawn_goes_though_no_server_is_named_any_more(world, models):
+    bad = publish.publish(world.base, world.candidate(models[2], 2), keep=3).version
+    watch_plan.write_pending(world.base, watch_plan.Pending(bad, world.model, reason="it answered wrong"))
+    ended = world.finish({})
+    assert ended.withdrawn and ended.text == f"Withdrew version {bad}: it answered wrong."
+    assert versions.live_version(world.base) is None and watched_nothing(world)
 
 
 def test_a_version_that_never_came_to_be_is_forgotten(world):

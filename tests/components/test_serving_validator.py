@@ -18,9 +18,10 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from evergreen.components.artifacts import QuantizationReport
+from evergreen.components.model_server import compare
 from evergreen.components.serving_validator import executor, validation
 from evergreen.components.serving_validator.replay import Lite
-from evergreen.components.serving_validator.report import line
+from evergreen.components.serving_validator.report import asked, line
 from evergreen.components.serving_validator.settings import ServingSettings
 
 pytestmark = pytest.mark.tensorflow
@@ -114,15 +115,15 @@ def test_a_sound_model_passes_with_every_signature_and_its_variant(world):
     assert (result["passed"], result["reasons"]) == (True, [])
     assert result["notes"] == ["the signature `inner` was not asked: its inputs are not features of the rows"]
     model, variant = result["models"]
-    asked = {(one["signature"], one["api"]): one for one in model["signatures"]}
-    assert set(asked) == {
+    found = {(one["signature"], one["api"]): one for one in model["signatures"]}
+    assert set(found) == {
         (name, api) for name in ("serving_default", "predict_raw", "transform_features") for api in ("gRPC", "REST")
     }
-    timed = asked["serving_default", "REST"]
+    timed = found["serving_default", "REST"]
     assert (timed["compared"], timed["calls"]) == ("the Trainer's model", 12)
     assert 0 < timed["p50_ms"] <= timed["p99_ms"]
-    assert asked["predict_raw", "gRPC"]["largest_difference"] < 1e-5
-    assert asked["transform_features", "REST"]["compared"] == "gRPC"
+    assert found["predict_raw", "gRPC"]["largest_difference"] < 1e-5
+    assert found["transform_features", "REST"]["compared"] == "gRPC"
     assert variant["model"] == "TFLite float16"
     assert variant["signatures"][0]["largest_difference"] == 1.0
     assert 0 < result["load_s"] < result["start_s"]
@@ -130,6 +131,14 @@ def test_a_sound_model_passes_with_every_signature_and_its_variant(world):
     assert "candidate" in log
     assert line(result).startswith("built-in, 12 rows, p50 ")
     assert line(result).endswith("TFLite float16 answers too")
+
+
+def test_an_infinite_answer_is_refused_with_a_report_that_is_json():
+    exam, answer = {"predictions": np.ones(2)}, {"predictions": np.array([1.0, np.inf])}
+    (sentence,) = compare.differences(exam, answer, 1e-3)
+    assert "of row 1 is inf, expected 1" in sentence
+    kept = asked("serving_default", "gRPC", "the Trainer's model", compare.largest(exam, answer), [])
+    assert json.loads(json.dumps(kept, allow_nan=False))["largest_difference"] is None
 
 
 def test_another_model_than_the_one_that_was_examined_is_refused(world, tmp_path):

@@ -99,6 +99,18 @@ class TestRequests:
         given.examples.add().CopyFrom(tf.train.Example.FromString(example(rooms=3)))
         assert rows(self.read(tmp_path, log).rows) == [{"city": [b"Oslo"], "rooms": [3]}]
 
+    def test_multi_inference_names_the_model_in_its_tasks(self, tmp_path):
+        import tensorflow as tf
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        log, empty = prediction_log_pb2.PredictionLog(), prediction_log_pb2.PredictionLog()
+        empty.multi_inference_log.SetInParent()
+        log.multi_inference_log.request.tasks.add().model_spec.name = "homes"
+        given = log.multi_inference_log.request.input.example_list.examples.add()
+        given.CopyFrom(tf.train.Example.FromString(example(rooms=3)))
+        found = self.read(tmp_path, empty, log)
+        assert rows(found.rows) == [{"rooms": [3]}] and found.count == 1
+
     def test_other_models_and_what_is_no_row_are_left_out(self, tmp_path):
         found = self.read(tmp_path, predict("taxi", size=np.ones(1)), predict(size=np.float32(2)), predict(size=[1.0]))
         assert (found.count, found.unread, len(found.rows)) == (2, 1, 1)

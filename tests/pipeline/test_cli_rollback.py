@@ -7,24 +7,14 @@ import os
 import signal
 
 import pytest
-import serving_world
-from pusher_world import Project
+from pusher_world import YAML, Project
 
+from evergreen.components.model_server.process import free_port
 from evergreen.components.pusher import placing, publish, rollback, versions
 from evergreen.components.pusher.manifest import read_manifest
 from evergreen.components.span_records import property_value
 from evergreen.pipeline import cli, config, recovery
 from evergreen.pipeline.store import Result, State, Store
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: serving/flights}
-"""
 
 
 @pytest.fixture
@@ -175,7 +165,7 @@ def test_a_rollback_that_was_killed_is_put_right_by_the_next_start(project, mome
 
 def test_labels_that_no_server_takes_keep_no_rollback_from_being_done(project, capsys):
     (project.root / "models.config").write_text('model_config_list { config { name: "flights" base_path: "/b" } }')
-    port = serving_world.free_port()
+    port = free_port()
     sets = (f"publish.server=127.0.0.1:{port}", "publish.models_config=models.config", "publish.watch.timeout=1")
     status, text = run(capsys, "rollback", *(part for one in sets for part in ("--set", one)))
     live = versions.live_version(project.base)

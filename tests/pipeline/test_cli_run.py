@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import io
 
-import serving_world
+from pusher_world import YAML
 
+from evergreen.components.model_server.process import free_port
 from evergreen.pipeline import config
 from evergreen.pipeline.commands.run import warn_of_servers
 from evergreen.pipeline.console import Console
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: serving/flights}
-"""
 
 
 def test_a_server_that_is_away_is_named_before_the_training(tmp_path):
@@ -26,7 +17,7 @@ def test_a_server_that_is_away_is_named_before_the_training(tmp_path):
     printed = io.StringIO()
     warn_of_servers(config.load(tmp_path), Console(printed))
     assert printed.getvalue() == ""
-    away = f"127.0.0.1:{serving_world.free_port()}"
+    away = f"127.0.0.1:{free_port()}"
     warn_of_servers(config.load(tmp_path, [f"publish.server='{away}'"]), Console(printed))
     assert (
         printed.getvalue() == f"warning the server {away} does not answer; while it is away nothing can be published\n"

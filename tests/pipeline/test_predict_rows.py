@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from evergreen.components.errors import ConfigError
-from evergreen.components.model_server.client import Signature, Tensor
+from evergreen.components.model_server.signatures import Signature, Tensor
 from evergreen.components.span_example_gen import columns, tf_example
 from evergreen.pipeline import predict_rows
 

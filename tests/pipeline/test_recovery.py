@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from pusher_world import Project
+from pusher_world import YAML, Project
 
 from evergreen.components.pusher import publish
 from evergreen.pipeline import config, recovery
 from evergreen.pipeline.store import Result, Store
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: serving/flights}
-"""
 
 
 def test_a_withdrawn_version_is_no_published_one(tmp_path):

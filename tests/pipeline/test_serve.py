@@ -88,7 +88,9 @@ def test_with_a_model_named_the_project_is_not_asked():
 def test_tflite_has_a_base_path_of_its_own(project):
     plan = serve.serving(project, ["--prefer_tflite_model"])
     assert given(plan)["model_base_path"] == f"{base(project)}_lite"
-    assert given(serve.serving(project, ["--prefer_tflite_model=false"]))["model_base_path"] == str(base(project))
+    for word in ("false", "False", "0"):
+        plan = serve.serving(project, [f"--prefer_tflite_model={word}"])
+        assert given(plan)["model_base_path"] == str(base(project))
 
 
 def test_serving_config_of_the_nearest_folder_is_used(project):

@@ -141,9 +141,8 @@ def test_beyond_the_bound_requests_get_unavailable_and_the_status_still_answers(
         calls = [stub.Predict.future(request(), timeout=60) for _ in range(20)]
         time.sleep(0.5)
         status, answer = server.ask(PATH, BODY)
-        start = time.monotonic()
         assert server.states("two") == {2: "AVAILABLE"}
-        assert time.monotonic() - start < 1
+        assert sum(not call.done() for call in calls) == 4, "nobody has to end first"
         codes = [call.code() for call in calls]
     assert codes.count(grpc.StatusCode.OK) == 4
     assert codes.count(grpc.StatusCode.UNAVAILABLE) == 16

@@ -126,6 +126,12 @@ def test_a_server_that_starts_beside_a_broken_version_serves_the_good_one(broken
         assert status(manager, "m", 7).code.name == BROKEN[kind][2]
 
 
+def test_without_warm_up_nobody_reads_its_file(broken):
+    _, base = broken
+    with managing(config(base / "wrong warm-up"), warm_up=warm_up, enable_model_warmup=False) as manager:
+        wait_for(manager, {7: "AVAILABLE"})
+
+
 def test_a_version_that_is_copied_slowly_is_served_when_it_is_whole(tf2, tmp_path):
     publish(tf2, tmp_path / "m", 1)
     with managing(config(tmp_path / "m")) as manager:

@@ -83,6 +83,11 @@ def test_nan_and_infinity_are_numbers():
         ({"instances": 1}, FLOAT, "Excepting 'instances' to be an list/array"),
         ({"instances": []}, FLOAT, "No values in 'instances' array"),
         ({"instances": [1, True]}, FLOAT, "element: 1 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: true"),
+        (
+            {"instances": [[2.5, 3.5], [4.5, False]]},
+            FLOAT,
+            "JSON Value: false Type: False is not of expected type: float",
+        ),
         ({"instances": [1, "2"]}, FLOAT, 'JSON Value: "2" Type: String is not of expected type: float'),
         ({"instances": [1, None]}, FLOAT, "JSON Value: null Type: Null is not of expected type: float"),
         ({"instances": [1, 2.0]}, INT64, "JSON Value: 2.0 Type: Number is not of expected type: int64"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -57,7 +58,8 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     (folder / "models.config").write_text(CONFIG.format(models=models, folder=folder))
     (folder / "monitoring.config").write_text('prometheus_config { enable: true path: "/monitoring/metrics" }')
     flags = [f"--model_config_file={folder}/models.config", f"--monitoring_config_file={folder}/monitoring.config"]
-    with serving_world.serve(folder, *flags, "--max_request_bytes=1000000", f"--grpc_socket_path={folder}/s") as server:
+    flags += ["--max_request_bytes=1000000", "--grpc_channel_arguments=grpc.max_receive_message_length=2000000"]
+    with serving_world.serve(folder, *flags, f"--grpc_socket_path={folder}/s") as server:
         for model, version in (("two", 1), ("two", 2), ("one", 1)):
             server.wait(model, version)
         yield server
@@ -116,6 +118,12 @@ def test_predict_over_grpc_says_what_answered(stub):
     answer = stub.Predict(by_default)
     assert answer.model_spec.signature_name == "serving_default"
     np.testing.assert_array_equal(tf.make_ndarray(answer.outputs["scores"]), [[8.0]])
+
+
+def test_a_channel_argument_wins_over_the_servers_own(stub):
+    assert len(stub.Predict(request("one", x=np.ones(400_000, np.float32))).outputs["y"].float_val) == 400_000
+    longer = request("one", x=np.ones(600_000, np.float32))
+    assert refused(stub.Predict, longer)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_version_or_a_label_can_be_asked_for(stub, server):
@@ -321,6 +329,13 @@ def test_health(server):
         check = health_pb2_grpc.HealthStub(channel).Check
         for name in ("", "tensorflow.serving.PredictionService"):
             assert check(health_pb2.HealthCheckRequest(service=name)).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_nobody_else_reaches_it_unless_told_otherwise(server):
+    for address in (server.grpc, server.rest):
+        # Another address of this machine; a server on all addresses would answer there too.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), timeout=60)
 
 
 def test_a_unix_socket_answers_too(server):
