@@ -167,11 +167,12 @@ def _told(world: World, runs: Sequence[Run], published: set[int]) -> Check:
     events = world.notices()
     told = [event["version"] for event in events if event["event"] == "published"]
     names = Counter(str(event["event"]) for event in events)
-    held = set(told) == published and len(told) == len(published) and names["late"] >= 1 and not names["paused"]
+    held = set(told) == published and len(told) == len(published) and names["late"] >= 1
+    held = held and not names["paused"] and not names["failed"]
     refused = {run.id for run in runs if run.result in (Result.DATA_REJECTED, Result.MODEL_REJECTED)}
     held = held and refused == {event["run"] for event in events if event["event"] == "not_published"}
     counts = ", ".join(f"{count} {name}" for name, count in sorted(names.items()))
-    return Check("every version and every refusal was told, the late month too", held, counts)
+    return Check("every version and every refusal was told, the late month too, and no failure", held, counts)
 
 
 def _nothing_running(store: Store, runs: Sequence[Run]) -> Check:
