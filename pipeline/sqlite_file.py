@@ -2,6 +2,9 @@
 
 ML Metadata creates its tables in whatever it is given, retries for half a minute on a locked file and answers with the
 SQL that failed. Here each case has its words, and the file stays as it is.
+
+Except that a process which was killed in the middle of a transaction leaves a journal, and SQLite reads the file only
+when it has taken that transaction back; for this it must be allowed to write.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class Trouble:
 
 
 def examine(path: str | Path, thorough: bool = False, seconds: float = LOCK_SECONDS) -> Trouble | None:
-    """Says why ML Metadata could not work with a file; changes nothing.
+    """Says why ML Metadata could not work with a file; changes nothing but what a killed process left half-written.
 
     Args:
       path: the file; a missing one is no trouble, the first run makes it.
@@ -50,8 +53,9 @@ def examine(path: str | Path, thorough: bool = False, seconds: float = LOCK_SECO
         return Trouble(str(error), "make the file readable")
     if size == 0:
         return Trouble("the file is empty (0 bytes), as a full disk or a copy that was cut off leaves it", restore)
+    mode = "rw" if os.path.exists(f"{path}-journal") else "ro"
     try:
-        with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, timeout=seconds)) as database:
+        with closing(sqlite3.connect(f"file:{_quoted(path)}?mode={mode}", uri=True, timeout=seconds)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables and "MLMDEnv" not in tables:
                 return Trouble("it is a SQLite file of something else, without ML Metadata's tables", restore)

@@ -13,6 +13,24 @@ from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import sqlite_file
 
 
+def check_file(connection: Any) -> None:
+    """Refuses a SQLite file that cannot be used; what a killed process left half-written in it is taken back.
+
+    Args:
+      connection: `Config.connection`, of the kind `sqlite`.
+
+    Raises:
+      EvergreenError: the file is damaged, locked or newer.
+    """
+    trouble = sqlite_file.examine(connection.path)
+    if trouble is not None:
+        raise EvergreenError(
+            "the metadata store cannot be used",
+            f"{connection.path}: {trouble.reason}",
+            f"{trouble.mend[:1].upper()}{trouble.mend[1:]}. Nothing was written.",
+        )
+
+
 def open_store(connection: Any) -> Any:
     """Connects, which creates a SQLite file or a server's tables where there are none.
 
@@ -26,13 +44,7 @@ def open_store(connection: Any) -> Any:
       EvergreenError: the file is damaged, locked or newer, or the server does not let us in.
     """
     if connection.kind == "sqlite":
-        trouble = sqlite_file.examine(connection.path)
-        if trouble is not None:
-            raise EvergreenError(
-                "the metadata store cannot be used",
-                f"{connection.path}: {trouble.reason}",
-                f"{trouble.mend[:1].upper()}{trouble.mend[1:]}. Nothing was written.",
-            )
+        check_file(connection)
     import ml_metadata
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -18,12 +19,14 @@ from evergreen.pipeline import config as configuration
 from evergreen.pipeline import console, options, run_result
 from evergreen.pipeline import stages as stages_of
 from evergreen.pipeline.commands import plan as plan_command
-from evergreen.pipeline.plan import Action, plan_run
-from evergreen.pipeline.recovery import recover
+from evergreen.pipeline.plan import Action, Plan, plan_run
+from evergreen.pipeline.recovery import Recovered, recover
 from evergreen.pipeline.run_result import RunResult
 from evergreen.pipeline.settings_schedule import ScheduleSettings
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Store
+
+_RECENT = 10  # runs among which the earlier attempts of one are
 
 
 @click.command()
@@ -208,11 +211,8 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
         else:
             out.note(f"nothing to do: {plan.reason}")
         label = plan.target.label if plan.target else ""
-        champion = plan.champion
-        if champion is not None and champion.restores is None and champion.run in recovered.adopted:
-            # Whoever started the run that was cut off has not heard of its version.
-            return RunResult("published", champion.run, label, champion.version), None
-        return RunResult("nothing", span=label, reason=plan.reason), None
+        nothing = RunResult("nothing", span=label, reason=plan.reason)
+        return _unheard(config, store, plan, start, recovered) or nothing, None
     if not start.decide_only:
         warn_of_servers(config, out)
     from evergreen.pipeline import runner
@@ -224,8 +224,7 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
     ):
         stages.heading(plan_command.headline(config, plan), log.run_id)
         outcome = runner.retrain(config, plan, store, stages, log, start.properties)
-        wanted = outcome.result is Result.DECIDED and config.schedule is not None and config.schedule.on_drift
-        drift = runner.drift(config, plan, store) if wanted else None
+        drift = _drift(config, plan, store, outcome.result)
     result = RunResult(
         outcome.result.value,
         run=outcome.run_id,
@@ -243,6 +242,48 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
     elif outcome.error is None:
         out.note(_end(config, outcome.result, result))
     return result, outcome.error
+
+
+def _unheard(
+    config: configuration.Config, store: Store, plan: Plan, start: Start, recovered: Recovered
+) -> RunResult | None:
+    """Returns what an earlier attempt came to that was killed before whoever started it had heard.
+
+    Args:
+      config: the project's configuration.
+      store: its metadata store.
+      plan: the plan, by which there is nothing to do.
+      start: what was asked for; another attempt has the same trigger and scheduled time.
+      recovered: what was put right.
+
+    Returns:
+      The verdict; None where there is none that was not heard.
+    """
+    if plan.target is None:
+        return None
+    for run in store.newest_runs(_RECENT):
+        own = (run.span, run.version) == plan.target.key and (run.result.finished or start.decide_only)
+        again = start.scheduled is not None and start.properties.items() <= run.properties.items()
+        if own and run.result is not Result.ROLLED_BACK and (again or run.id in recovered.adopted):
+            return RunResult(
+                run.result.value,
+                run=run.id,
+                span=plan.target.label,
+                version=run.pushed_version,
+                reason=run.reason,
+                metrics=json.loads(str(run.properties.get("metrics", "{}"))),
+                drift=_drift(config, plan, store, run.result),
+            )
+    return None
+
+
+def _drift(config: configuration.Config, plan: Plan, store: Store, ended: Result) -> list[str] | None:
+    """Lists what has drifted where a span was only decided and the schedule asks; None where nobody does."""
+    if ended is not Result.DECIDED or config.schedule is None or not config.schedule.on_drift:
+        return None
+    from evergreen.pipeline import runner
+
+    return runner.drift(config, plan, store)
 
 
 def _end(config: configuration.Config, ended: Result, result: RunResult) -> str:

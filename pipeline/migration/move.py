@@ -18,6 +18,7 @@ from evergreen.pipeline.connection import Connection
 from evergreen.pipeline.migration import servers
 from evergreen.pipeline.migration.rows import PREFILLED, TABLES, Checksum, Encoder, Row, not_empty
 from evergreen.pipeline.store import Store
+from evergreen.pipeline.store_connection import check_file
 
 _BATCH_ROWS = 2000
 _BATCH_BYTES = 1_000_000  # MySQL takes statements of 16 MB as it comes, and hexadecimal doubles them
@@ -77,6 +78,7 @@ def check_source(source: Connection) -> None:
 
     Raises:
       ConfigError: it is no SQLite file, or does not exist.
+      EvergreenError: it is damaged, locked or newer.
     """
     if source.kind != "sqlite":
         raise ConfigError(
@@ -90,6 +92,7 @@ def check_source(source: Connection) -> None:
             f"{source.path} does not exist; the first run makes it",
             "Put the server's URL under `metadata` and run.",
         )
+    check_file(source)
 
 
 def _check_empty(server: servers.Server, target: Connection) -> None:

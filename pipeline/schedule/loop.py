@@ -12,6 +12,8 @@ import dataclasses
 import json
 import os
 import random
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -196,8 +198,10 @@ class Loop:
         start = decision.start
         if start is not None:
             job, span, digest = start
-            result_file = self._places.result(uuid.uuid4().hex)
-            running = Running(job, span, digest, self.clock.now(), str(result_file))
+            token = uuid.uuid4().hex
+            temporary = os.path.join(tempfile.gettempdir(), f"evergreen-run-{token}")
+            result_file = str(self._places.result(token))
+            running = Running(job, span, digest, self.clock.now(), result_file, temporary=temporary)
             decision.change(running=running)
         self._apply(decision)
         if start is not None and self.state.running is not None:
@@ -208,7 +212,9 @@ class Loop:
         what = "gate 1 only" if running.job.decide_only else f"trigger {running.job.trigger}"
         self._say(f"run of {times.text(running.job.scheduled)} on span {running.span}: {what}{attempt}")
         try:
-            process = supervise.Process(self._command(self._config, running))
+            os.makedirs(running.temporary, mode=0o700)
+            environment = {**os.environ, "TMPDIR": running.temporary}
+            process = supervise.Process(self._command(self._config, running), environment)
         except OSError as error:
             result = run_result.RunResult("failed", reason=f"it cannot be started: {error}", retryable=True)
             self._finish(End(result, None))
@@ -257,6 +263,9 @@ class Loop:
         work.process.interrupt()
 
     def _finish(self, end: End) -> None:
+        running = self.state.running
+        if running is not None and running.temporary:
+            shutil.rmtree(running.temporary, ignore_errors=True)
         decision = verdicts.ended(self.state, self._rules, self.clock.now(), end, random.random())
         paused = decision.state.paused
         if paused is not None and paused.lifts and not paused.project:

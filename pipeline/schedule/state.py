@@ -95,6 +95,7 @@ class Running:
       result_file: where it writes what it came to.
       pid: its process, which leads a process group of its own; 0 as long as there is none.
       created: when that process was created, by which it is told from a later one of the same number.
+      temporary: its folder of temporary files, which goes when the run has ended, whoever was killed.
     """
 
     job: Job
@@ -104,6 +105,7 @@ class Running:
     result_file: str
     pid: int = 0
     created: float = 0.0
+    temporary: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pusher_world
 import pytest
 from filelock import FileLock
 from schedule_world import deliver, project
@@ -18,6 +19,7 @@ from evergreen.pipeline.commands.schedule import child_command
 from evergreen.pipeline.run_result import read
 from evergreen.pipeline.schedule import state
 from evergreen.pipeline.schedule.state import Ended, Job, Pause, Places, Running, State
+from evergreen.pipeline.store import Result, Store
 
 HEAVY = ("tensorflow", "apache_beam", "tfx", "tf_keras", "tensorflow_transform", "pandas")
 
@@ -194,6 +196,46 @@ class TestScheduledRun:
         with FileLock(str(folder / "workspace" / "run.lock")):
             assert evergreen(capsys, folder, "run", "--result-file", str(file))[0] == 5
         assert read(file).result == "locked"
+
+
+class TestKilledBeforeItsVerdictWasHeard:
+    """A run writes its verdict into ML Metadata, then into its result file; it may be killed in between."""
+
+    TIME = "2013-04-04T03:00:00Z"
+
+    @pytest.fixture
+    def live(self, tmp_path):
+        """Span 1 has arrived, and the live version rests on it."""
+        file = project(tmp_path)
+        file.write_text(file.read_text().replace("models/flights", "serving/flights"))
+        world = pusher_world.Project(tmp_path)
+        world.push(1)
+        return tmp_path
+
+    def result(self, capsys, folder, result, trigger="cron", scheduled=TIME, **properties):
+        """Returns what the next attempt comes to."""
+        loaded = configuration.load(folder)
+        store = Store(loaded.connection, loaded.name)
+        started = {"span": 1, "span_version": 0, "trigger": trigger, "scheduled_time": scheduled}
+        store.begin_run("an earlier attempt", started)
+        store.end_run("an earlier attempt", result, properties)
+        file = folder / "result.json"
+        arguments = ("--scheduled-time", self.TIME, "--trigger", "cron", "--due-span", "1", "--result-file", str(file))
+        assert evergreen(capsys, folder, "run", *arguments)[0] == 0
+        return read(file)
+
+    def test_a_version_is_told(self, live, capsys):
+        told = self.result(capsys, live, Result.PUBLISHED, pushed_version=1001, metrics='{"exam": {"auc": 0.7}}')
+        assert (told.result, told.run, told.span, told.version) == ("published", "an earlier attempt", "1", 1001)
+        assert told.metrics == {"exam": {"auc": 0.7}}
+
+    def test_a_refusal_is_told(self, live, capsys):
+        told = self.result(capsys, live, Result.MODEL_REJECTED, reason="gate 2 is closed")
+        assert (told.result, told.reason) == ("model rejected", "gate 2 is closed")
+
+    @pytest.mark.parametrize("other", [{"trigger": "manual"}, {"scheduled": "2013-04-03T03:00:00Z"}])
+    def test_what_another_run_came_to_is_nothing(self, live, capsys, other):
+        assert self.result(capsys, live, Result.PUBLISHED, pushed_version=1001, **other).result == "nothing"
 
 
 class TestBackfill:

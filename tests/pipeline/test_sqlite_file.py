@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import connection, sqlite_file
+from evergreen.pipeline.migration import move
 from evergreen.pipeline.store import Store
 
 
@@ -75,6 +78,37 @@ def test_a_locked_file_is_waited_for_and_then_reported(good, monkeypatch):
         other.execute("ROLLBACK")
     other.close()
     assert [run.id for run in Store(connection.parse("sqlite", good), "p").runs()] == ["r"]
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN")
+database.execute("CREATE TABLE half (written TEXT)")
+database.executemany("INSERT INTO half VALUES (?)", [("x" * 1000,)] * 1000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _runs(path: Path) -> list[str]:
+    return [run.id for run in Store(connection.parse("sqlite", path), "p").runs()]
+
+
+def _runs_to_move(path: Path) -> list[str]:
+    move.check_source(connection.parse("sqlite", path))
+    with move._read_only(str(path)) as file:
+        return [name for (name,) in file.execute("SELECT name FROM Context")]
+
+
+@pytest.mark.parametrize("read", [_runs, _runs_to_move])
+def test_a_transaction_whose_process_was_killed_is_taken_back(good, read):
+    before = good.read_bytes()
+    subprocess.run([sys.executable, "-S", "-c", KILLED, str(good)], check=False)
+    assert good.with_name("metadata.db-journal").stat().st_size > 0
+    assert good.read_bytes() != before
+    assert read(good) == ["r"]
+    assert good.read_bytes() == before
 
 
 def test_a_missing_file_and_a_good_one_are_no_trouble(good, tmp_path):
