@@ -2,9 +2,10 @@
 
 The lock file of a workspace is known to one host. Where the metadata store is MySQL or PostgreSQL a run also takes a
 lease there: the context `<pipeline>.<number>` of the type `evergreen_lease`, one number after the other. The store
-refuses a second context of one name, so that of two hosts that reach for a number one gets it. The holder counts `beat`
-up every few seconds; a lease that was neither given back nor beats belongs to a host that died, and the next number may
-be taken. No clock of one host is compared with that of another.
+refuses a second context of one external id, so that of two hosts that reach for a number one gets it. (A second name
+it refuses too, but only within one type, and on PostgreSQL hosts that come at once register one type several times.)
+The holder counts `beat` up every few seconds; a lease that was neither given back nor beats belongs to a host that
+died, and the next number may be taken. No clock of one host is compared with that of another.
 
 ML Metadata deletes no contexts: each run leaves one behind.
 """
@@ -24,6 +25,7 @@ import psutil
 from evergreen.components.errors import LockHeld
 from evergreen.components.span_records import property_value
 from evergreen.pipeline.store import Store
+from evergreen.pipeline.store_connection import without_chatter
 
 TYPE = "evergreen_lease"
 BEAT_S = 10.0
@@ -106,13 +108,15 @@ class Lease:
         context = pb.Context(
             type_id=mlmd.put_context_type(pb.ContextType(name=TYPE), can_add_fields=True),
             name=f"{self._store.pipeline}.{number}",
+            external_id=f"{TYPE}:{self._store.pipeline}.{number}",
         )
         context.custom_properties["host"].string_value = socket.gethostname()
         context.custom_properties["pid"].int_value = os.getpid()
         context.custom_properties["created"].int_value = int(psutil.Process().create_time())
         context.custom_properties["beat"].int_value = 0
         try:
-            (context.id,) = mlmd.put_contexts([context])
+            with without_chatter(self._store.kind):
+                (context.id,) = mlmd.put_contexts([context])
         except errors.AlreadyExistsError:
             raise LockHeld(
                 "another run holds this pipeline",
@@ -133,12 +137,16 @@ class Lease:
                     return
                 self._put(beat=beat)
             except Exception:  # a server that is away for a moment; the next beat may reach it
-                continue
+                self._store.reopen()
 
     def _put(self, **values: int) -> None:
         for name, value in values.items():
             self._context.custom_properties[name].int_value = value
-        self._store.mlmd.put_contexts([self._context])
+        try:
+            self._store.mlmd.put_contexts([self._context])
+        except Exception:  # the connection broke since the last beat
+            self._store.reopen()
+            self._store.mlmd.put_contexts([self._context])
 
 
 def _number(lease: Any) -> int:

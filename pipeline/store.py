@@ -126,6 +126,11 @@ class Store:
         self._store: Any = None
 
     @property
+    def kind(self) -> str:
+        """The connection's: `sqlite`, `mysql` or `postgresql`."""
+        return str(self._connection.kind)
+
+    @property
     def exists(self) -> bool:
         """Whether there is anything to read."""
         return self._connection.kind != "sqlite" or Path(self._connection.path).exists()
@@ -136,6 +141,10 @@ class Store:
         if self._store is None:
             self._store = open_store(self._connection)
         return self._store
+
+    def reopen(self) -> None:
+        """Connects anew on the next use: ML Metadata's PostgreSQL client stays with a connection that broke."""
+        self._store = None
 
     def span_records(self, spans: Collection[int] | None = None) -> list[span_records.SpanRecord]:
         """Lists gate 1's decisions, oldest first.

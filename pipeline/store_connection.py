@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import sqlite_file
+
+# For so long another process that creates the tables of an empty database is waited for.
+CREATION_S = 20.0
+_CREATION = ("concurrent connection", "already exist", "duplicate")
 
 
 def check_file(connection: Any) -> None:
@@ -47,15 +52,25 @@ def open_store(connection: Any) -> Any:
         check_file(connection)
     import ml_metadata
 
-    try:
-        with _without_chatter(connection.kind):
-            return ml_metadata.MetadataStore(connection_config(connection))
-    except Exception as error:
-        raise EvergreenError(
-            "the metadata store cannot be opened",
-            f"{connection.describe()}: {error}",
-            connection.mend,
-        ) from error
+    deadline = time.monotonic() + CREATION_S
+    while True:
+        try:
+            with without_chatter(connection.kind):
+                return ml_metadata.MetadataStore(connection_config(connection))
+        except Exception as error:
+            if connection.kind != "sqlite" and _meets_creation(error) and time.monotonic() < deadline:
+                time.sleep(0.5)
+                continue
+            raise EvergreenError(
+                "the metadata store cannot be opened",
+                f"{connection.describe()}: {error}",
+                connection.mend,
+            ) from error
+
+
+def _meets_creation(error: Exception) -> bool:
+    """Whether another process was creating the tables at the same moment, which no code of the error says."""
+    return any(phrase in str(error).lower() for phrase in _CREATION)
 
 
 def connection_config(connection: Any) -> Any:
@@ -94,8 +109,12 @@ def connection_config(connection: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _without_chatter(kind: str) -> Iterator[None]:
-    """Keeps from the terminal that the library connects to PostgreSQL, which its C++ part always writes to stderr."""
+def without_chatter(kind: str) -> Iterator[None]:
+    """Keeps from the terminal what the library's C++ part writes to stderr: PostgreSQL's connections and refusals.
+
+    Args:
+      kind: the connection's; nothing is kept back where it is another than `postgresql`.
+    """
     if kind != "postgresql":
         yield
         return
