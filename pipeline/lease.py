@@ -17,6 +17,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -88,7 +89,7 @@ class Lease:
         """Whether its holder has given it back, or is dead."""
         if property_value(lease, "given_back", 0):
             return True
-        if property_value(lease, "host", "") == socket.gethostname():
+        if property_value(lease, "processes", "") == _processes():
             return not _is_alive(property_value(lease, "pid", 0), property_value(lease, "created", 0))
         end = time.monotonic() + self._watch_s
         while time.monotonic() < end:
@@ -111,6 +112,7 @@ class Lease:
             external_id=f"{TYPE}:{self._store.pipeline}.{number}",
         )
         context.custom_properties["host"].string_value = socket.gethostname()
+        context.custom_properties["processes"].string_value = _processes()
         context.custom_properties["pid"].int_value = os.getpid()
         context.custom_properties["created"].int_value = int(psutil.Process().create_time())
         context.custom_properties["beat"].int_value = 0
@@ -151,6 +153,15 @@ class Lease:
 
 def _number(lease: Any) -> int:
     return int(lease.name.rpartition(".")[2])
+
+
+def _processes() -> str:
+    """Names what a process id is looked up in: containers, and copies of one machine, may share a host's name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _is_alive(pid: int, created: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,10 +47,9 @@ def taken(path, pipeline: str = "flights") -> Lease:
 def holder(path):
     started = []
 
-    def start(host: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path), host], stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+    def start(host: str, within: list[str] | None = None) -> subprocess.Popen:
+        command = [*(within or ()), sys.executable, "-c", HOLDER, str(path), host]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         started.append(process)
         assert process.stdout.readline() == "held\n"
         return process
@@ -82,6 +82,17 @@ def test_a_live_one_on_this_host_too_without_waiting(path, holder):
     with pytest.raises(LockHeld), taken(path):
         pass
     assert time.monotonic() - began < 2.5
+
+
+def test_a_live_one_in_another_container_of_this_name_is_respected(path, holder):
+    import socket
+
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this machine gives a process no process ids of its own")
+    holder(socket.gethostname(), alone)
+    with pytest.raises(LockHeld), taken(path):
+        pass
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
