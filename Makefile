@@ -4,8 +4,9 @@ PYTHON := .venv/bin/python
 # Not `python -m pytest`, which puts the root on sys.path: `pipeline` and `components` would import under a second name.
 PYTEST := .venv/bin/pytest
 WORKERS ?= 2
-# A file's tests stay on one worker, so that what its fixtures trained is trained once.
-PARALLEL := -n $(WORKERS) --dist loadfile
+# A file's tests stay on one worker, so that what its fixtures trained is trained once. In the folders' order: xdist's
+# own puts the files with few tests last, which are the long ones, and leaves a worker alone with them.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-all lint format requirements clean distclean

@@ -135,7 +135,9 @@ class Lease:
             try:
                 newest = self._newest()
                 if newest is not None and newest.id != self._context.id:
-                    os.kill(os.getpid(), signal.SIGINT)  # which also ends a wait in the main thread
+                    # Which also ends a wait in the main thread. A shell's background job does not listen to SIGINT.
+                    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+                    os.kill(os.getpid(), signal.SIGTERM if deaf else signal.SIGINT)
                     return
                 self._put(beat=beat)
             except Exception:  # a server that is away for a moment; the next beat may reach it

@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 atexit.register(gc.freeze)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a script started the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NEEDS_TENSORFLOW = re.compile(r"^pytestmark\s*=[^=]*?pytest\.mark\.tensorflow", re.MULTILINE)
 
