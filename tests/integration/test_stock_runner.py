@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.request
+
 import integration_world as world
 import pytest
 
@@ -25,6 +27,8 @@ def test_the_stock_local_dag_runner_publishes(project, monkeypatch):
     # Offline: what tries to reach a host fails at once instead of waiting.
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urlopen keeps the proxies of its first call; later tests must not get these.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     config = load(project.config_file)
     pipeline = create_pipeline(config)
     assert "--runner=DirectRunner" in pipeline.beam_pipeline_args
