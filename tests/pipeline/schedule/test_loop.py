@@ -519,6 +519,8 @@ def test_killed_twelve_times_at_random_nothing_is_lost_and_nothing_done_twice(tm
                 process.communicate()
                 process = spawn(tmp_path, 0.5)
         wait_until(lambda number=number: str(number) in state.read(places.state).settled)
+    # One that was only just started does not listen to SIGTERM yet.
+    wait_until(lambda: json.loads(places.heartbeat.read_text())["pid"] == process.pid)
     process.terminate()
     out, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, out
