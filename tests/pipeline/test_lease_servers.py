@@ -117,7 +117,14 @@ def end_connections(server: database_world.Server) -> None:
     own.close()
 
 
-@pytest.mark.parametrize("connected", [False, True], ids=["of an empty database", "of an empty store"])
+@pytest.mark.parametrize(
+    "connected",
+    [
+        # Slow for now: on a busy machine the creation of MariaDB's tables was once lost to another host's.
+        pytest.param(False, id="of an empty database", marks=pytest.mark.slow),
+        pytest.param(True, id="of an empty store"),
+    ],
+)
 def test_of_several_hosts_that_ask_at_once_one_runs(hosts, connected):
     if connected:
         (first,) = hosts("first")  # makes the tables, and asks for nothing
