@@ -6,6 +6,8 @@ They are the same in TFX 1.16 and 1.21.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from tfx.dsl.compiler import compiler, constants
@@ -18,16 +20,33 @@ from tfx.types import artifact
 from evergreen.pipeline import short_lookups
 
 
+class _Launcher(launcher.Launcher):
+    """TFX's launcher, which says when it has found that a node must be executed."""
+
+    executing: Callable[[], None]
+
+    def _run_executor(self, execution_info: Any) -> Any:
+        self.executing()
+        return super()._run_executor(execution_info)
+
+
 class Launch:
     """Launches the nodes of a pipeline by their ids.
 
     Args:
       pipeline: the pipeline.
       run_id: names the run's context in ML Metadata.
+      executing: told a node's id when it is executed, and not answered from the cache or skipped.
     """
 
-    def __init__(self, pipeline: tfx_pipeline.Pipeline, run_id: str):
+    def __init__(
+        self,
+        pipeline: tfx_pipeline.Pipeline,
+        run_id: str,
+        executing: Callable[[str], None] = lambda node_id: None,
+    ):
         short_lookups.install()
+        self._executing = executing
         self._ir = compiler.Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(
             self._ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
@@ -65,14 +84,16 @@ class Launch:
         Raises:
           Exception: whatever the executor raised.
         """
-        info: Any = launcher.Launcher(
+        node = _Launcher(
             pipeline_node=self._nodes[node_id],
             mlmd_connection=metadata.Metadata(self._connection),
             pipeline_info=self._ir.pipeline_info,
             pipeline_runtime_spec=self._ir.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, node_id),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, node_id),
-        ).launch()
+        )
+        node.executing = functools.partial(self._executing, node_id)
+        info: Any = node.launch()
         return info.execution_id if info is not None and info.execution_id else None
 
 

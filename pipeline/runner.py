@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evergreen.components import ahead
 from evergreen.components import progress as progress_hook
 from evergreen.components.errors import DataRejected, EvergreenError, ModelRejected
 from evergreen.components.span_records import property_value
@@ -210,7 +211,24 @@ class _Execution:
                 self._node(node_id, launch)
         finally:
             progress_hook.set_listener(None)
+            ahead.end()
         self._conclude()
+
+    def _look_ahead(self, node_id: str) -> None:
+        """Lets later stages' processes load TensorFlow while Transform runs, or the Trainer where that is cached.
+
+        The stages start such processes themselves otherwise. Transform keeps one core busy for longer than loading
+        takes.
+        """
+        if node_id not in ("Transform", "Trainer"):
+            return
+        from evergreen.components.model_server import process
+        from evergreen.components.quantizer import worker
+        from evergreen.components.serving_validator import validation
+
+        if self.config.quantize.variants:
+            worker.prepare()
+        process.prepare(validation.ENVIRONMENT)
 
     def _hear(self, fraction: float | None, text: str) -> None:
         """Passes a stage's report on, to the terminal and to whoever asks for the status."""
@@ -234,7 +252,7 @@ class _Execution:
             from evergreen.pipeline.launch import Launch
 
             fast_beam.install()
-            launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id)
+            launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id, self._look_ahead)
             if not self.plan.decide_only:
                 return launch, launch.node_ids
             first = launch.upstream("SpanValidator") | launch.upstream("ChampionExam")

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evergreen.components import ahead
 from evergreen.components.errors import EvergreenError
 from evergreen.components.trainer import devices, scaling
 from evergreen.pipeline.scaling_runs import Case, Measured
@@ -179,7 +179,7 @@ def study(cases: Sequence[Case], network: scaling.Network, train: Callable[[Case
         )
         for case, result in found
     ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = ahead.cores()
     return Study(
         tuple(rows),
         predictions,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from evergreen.components import loaded
 from evergreen.components.errors import ConfigError, DataRejected
 
 BATCH = 4096
@@ -116,7 +117,7 @@ class _Model:
         self.error = ""
         self._failures = (tf.errors.OpError, OSError, ValueError, TypeError, KeyError, AttributeError)
         try:
-            self._loaded = tf.saved_model.load(model_dir)
+            self._loaded = loaded.saved_model(model_dir)
             self._signature = self._loaded.signatures[SIGNATURE]
             self._input = next(iter(self._signature.structured_input_signature[1]))
         except self._failures as failure:

@@ -7,6 +7,7 @@ this process, however that ends.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import grpc
 
+from evergreen.components import ahead
 from evergreen.components.errors import EvergreenError
 from evergreen.components.model_server.client import Client, ServerError, Status
 
@@ -58,6 +60,32 @@ def free_port() -> int:
     raise EvergreenError("no free port was found", f"100 of {_PORTS.start} to {_PORTS.stop - 1} were tried")
 
 
+def prepare(environment: Mapping[str, str]) -> None:
+    """Starts a built-in server without flags, where that is this machine's server; the next `ServerProcess` takes it.
+
+    Args:
+      environment: changed for it, by variable; only a `ServerProcess` with the same takes it.
+    """
+    if find_server()[0] == BUILT_IN:
+        ahead.start(_name(environment), lambda: _waiting(environment))
+
+
+def _name(environment: Mapping[str, str]) -> str:
+    return f"model server {sorted(environment.items())}"
+
+
+def _waiting(environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "evergreen.components.model_server.waiting", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        start_new_session=True,
+        text=True,
+    )
+
+
 class ServerProcess(contextlib.AbstractContextManager["ServerProcess"]):
     """A running server. Starting it returns at once; `wait_available` waits for a model.
 
@@ -85,29 +113,44 @@ class ServerProcess(contextlib.AbstractContextManager["ServerProcess"]):
         seconds: float | None = None,
         environment: Mapping[str, str] | None = None,
     ):
-        self.which, command = find_server()
+        self.which, _ = find_server()
         self.log = Path(log)
         ports = free_port(), free_port()
         self.grpc_address, self.rest_address = (f"{_HOST}:{port}" for port in ports)
         self._max_bytes, self._seconds = max_bytes, seconds
         self._began = time.monotonic()
         self._peak, self._killed_because = 0, ""
-        guard = [sys.executable, "-m", "evergreen.components.model_server.guarded", str(os.getpid())]
-        with open(self.log, "ab") as output:
-            self._process = subprocess.Popen(
-                [*guard, *command, f"--port={ports[0]}", f"--rest_api_port={ports[1]}", *flags],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-            )
+        arguments = [f"--port={ports[0]}", f"--rest_api_port={ports[1]}", *flags]
+        self._process = self._take(arguments, environment or {}) or self._start(arguments, environment or {})
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="model server's bounds", daemon=True)
         self._watcher.start()
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+
+    def _take(self, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str] | None:
+        """Tells a server that was prepared its flags; returns None where none was."""
+        process = ahead.take(_name(environment)) if self.which == BUILT_IN else None
+        if process is None:
+            return None
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as told:  # `check` says that it has died
+            told.write(json.dumps({"arguments": arguments, "log": str(self.log.absolute())}) + "\n")
+        return process
+
+    def _start(self, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        guard = [sys.executable, "-m", "evergreen.components.model_server.guarded", str(os.getpid())]
+        with open(self.log, "ab") as output:
+            return subprocess.Popen(
+                [*guard, *find_server()[1], *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                text=True,
+            )
 
     @property
     def pid(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evergreen.components import model_layout, schema_file
+from evergreen.components import loaded, model_layout, schema_file
 from evergreen.components.model_server.signatures import INIT_OP
 from evergreen.components.pusher import versions, warmup_rows
 from evergreen.components.pusher.warmup_rows import Row
@@ -65,7 +65,7 @@ def make(saved_model: Path, rows: Sequence[Row], model_name: str) -> WarmUp:
 
     try:
         signatures = _signatures(saved_model)
-        loaded = tf.saved_model.load(str(saved_model), tags=["serve"])
+        model = loaded.saved_model(saved_model, tags=["serve"])
     except Exception as error:
         return WarmUp(warnings=(f"No warm-up requests: the model cannot be loaded here: {_first_line(error)}",))
     logs: list[bytes] = []
@@ -74,7 +74,7 @@ def make(saved_model: Path, rows: Sequence[Row], model_name: str) -> WarmUp:
         for batch in _batches(signature, rows):
             try:
                 request = _request(name, signature, batch, model_name)
-                loaded.signatures[name](**{key: tf.constant(value) for key, value in request.inputs.items()})
+                model.signatures[name](**{key: tf.constant(value) for key, value in request.inputs.items()})
             except Exception as error:
                 what = f"No warm-up request of {len(batch)} for the signature {name}"
                 warnings.append(f"{what}: the model does not answer it: {_first_line(error)}")

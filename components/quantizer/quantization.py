@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evergreen.components import model_layout, progress
+from evergreen.components import loaded, model_layout, progress
 from evergreen.components.evaluator import metrics
 from evergreen.components.evaluator.settings import EvaluateSettings
 from evergreen.components.model_layout import Signature
@@ -86,13 +86,13 @@ class _Quantization:
     def __init__(
         self, worker: Worker, folder: str, inputs: Inputs, settings: QuantizeSettings, evaluate: EvaluateSettings
     ):
-        from evergreen.components.trainer.transform_graph import TransformGraph
+        from evergreen.components.trainer import transform_graph
 
         self.worker, self.folder, self.inputs, self.settings = worker, folder, inputs, settings
         self.evaluate = evaluate
         self.core = model_layout.core_dir(inputs.model)
         progress.report(None, "reading the exam rows")
-        self.graph = TransformGraph(inputs.transform_graph)
+        self.graph = transform_graph.load(inputs.transform_graph)
         self.names = [name for name in core_features(self.core) if name in self.graph.specs]
         self.exam = rows.exam(self.graph, inputs.examples, evaluate.label, self.names)
         recorded, self.reference = rows.reference(inputs.evaluation)
@@ -256,9 +256,9 @@ class _Quantization:
 
         progress.report(None, "timing the SavedModel")
         serving = model_layout.serving_dir(self.inputs.model)
-        loaded = tf.saved_model.load(serving if raw and model_layout.is_saved_model(serving) else self.core)
-        name = Signature.PREDICT_RAW if Signature.PREDICT_RAW in loaded.signatures else Signature.SERVING_DEFAULT
-        signature = loaded.signatures[name]
+        model = loaded.saved_model(serving if raw and model_layout.is_saved_model(serving) else self.core)
+        name = Signature.PREDICT_RAW if Signature.PREDICT_RAW in model.signatures else Signature.SERVING_DEFAULT
+        signature = model.signatures[name]
         wanted = signature.structured_input_signature[1]
         features = self.exam.raw if name == Signature.PREDICT_RAW else self.exam.transformed
         if not set(wanted) <= set(features):

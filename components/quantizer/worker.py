@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from evergreen.components import ahead
 from evergreen.components.quantizer.convert import ConversionFailed
 from evergreen.components.trainer import parent as parents
 
@@ -31,7 +32,7 @@ Rows = dict[str, np.ndarray]
 
 
 class Worker(contextlib.AbstractContextManager["Worker"]):
-    """The process that converts. Starting it returns at once; it is ready seconds later.
+    """The process that converts. Starting it returns at once; it is ready seconds later, unless it was prepared.
 
     Args:
       seconds: the longest that one job may take.
@@ -44,7 +45,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         self._seconds = seconds
         self._folder = tempfile.TemporaryDirectory()
         self._files = 0
-        self.process = self._start()
+        self.process = ahead.take(__name__) or _start()
 
     def convert(
         self, saved_model: str, variant: str, rows: Rows | None = None, denied: Sequence[str] = (), select: bool = False
@@ -83,7 +84,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
             job["rows"] = f"{output}.npz"
             np.savez(job["rows"], **rows)  # type: ignore[arg-type]
         if self.process.poll() is not None:
-            self.process = self._start()
+            self.process = _start()
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps({**job, "output": output, "seconds": self._seconds}) + "\n")
@@ -98,15 +99,21 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
             raise ConversionFailed(answer["failure"])
         return output
 
-    def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", __name__, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # A conversion needs no accelerator, and a fork must not share one, nor a library's threads.
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            text=True,
-        )
+
+def prepare() -> None:
+    """Starts a worker's process; the next `Worker` takes it."""
+    ahead.start(__name__, _start)
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "evergreen.components.quantizer.worker", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # A conversion needs no accelerator, and a fork must not share one, nor a library's threads.
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
 
 
 def _ending(code: int) -> str:

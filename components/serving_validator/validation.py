@@ -20,6 +20,8 @@ from evergreen.components.serving_validator.replay import LITE_MODEL, MODEL, VER
 from evergreen.components.serving_validator.report import Report
 from evergreen.components.serving_validator.settings import ServingSettings
 
+# Of the server: a trainer in this process may hold all memory of the accelerators.
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1"}
 _METRICS = "/monitoring/prometheus/metrics"
 # Microseconds by path; the built-in server gives a histogram, of which this is the sum.
 _LOAD = re.compile(
@@ -71,10 +73,7 @@ def _validate(folder: Path, log: Path, inputs: Inputs, settings: ServingSettings
     progress.report(None, f"starting the server ({which})")
     began = time.monotonic()
     start_s = load_s = None
-    # A trainer in this process may hold all memory of the accelerators.
-    with ServerProcess(
-        flags, log, settings.max_bytes, settings.seconds, environment={"CUDA_VISIBLE_DEVICES": "-1"}
-    ) as server:
+    with ServerProcess(flags, log, settings.max_bytes, settings.seconds, environment=ENVIRONMENT) as server:
         # Rows are read while the server loads TensorFlow.
         exam = rows.exam(inputs.examples, inputs.evaluation, settings.rows)
         replay = Replay(exam, settings.tolerance)

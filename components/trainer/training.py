@@ -26,6 +26,7 @@ from evergreen.components.trainer import (
     report,
     signatures,
     step_functions,
+    transform_graph,
     user_model,
     volume,
     warm_start,
@@ -113,7 +114,7 @@ def _train(
     phases = report.Phases()
     with phases.phase("load", "loading the transform graph"):
         build_model = user_code.load(spec, request.project_dir)
-        graph = TransformGraph(request.transform_graph)
+        graph = transform_graph.load(request.transform_graph)
     devices = trainer_devices.choose(settings, joined)
     with strategies.deterministic(settings):
         with phases.phase("build", "building the model"):

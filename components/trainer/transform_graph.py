@@ -19,6 +19,21 @@ from evergreen.components.errors import ConfigError
 
 Tensors = dict[str, Any]
 
+_last: dict[str, TransformGraph] = {}
+
+
+def load(uri: str) -> TransformGraph:
+    """Loads a transform graph; the one that was loaded last, by the Trainer say, is not loaded again.
+
+    Args:
+      uri: the TransformGraph artifact's folder.
+    """
+    if uri not in _last:
+        graph = TransformGraph(uri)
+        _last.clear()
+        _last[uri] = graph
+    return _last[uri]
+
 
 class TransformGraph:
     """A TransformGraph artifact, loaded.

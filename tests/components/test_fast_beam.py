@@ -91,3 +91,37 @@ def test_a_pipeline_with_state_side_inputs_and_groups_gives_the_same():
 )
 def test_only_workers_in_a_container_are_sent_packages(args, have):
     assert fast_beam.workers_have_our_code(args) is have
+
+
+def test_a_preprocessing_function_is_traced_once_for_all_questions_and_answered_as_before():
+    import tensorflow as tf
+    import tensorflow_transform as tft
+    from tensorflow_transform import inspect_preprocessing_fn as inspect
+    from tensorflow_transform.beam import analysis_graph_builder as analysis
+    from tensorflow_transform.beam.analyzer_cache import DatasetKey
+
+    traced = []
+
+    def preprocess(inputs):
+        traced.append(sorted(inputs))
+        centred = inputs["a"] - tft.mean(inputs["a"])
+        return {"a": centred / tft.max(centred), "b": inputs["b"] + 1.0}
+
+    specs = {name: tf.TensorSpec([None], tf.float32) for name in ("a", "b")}
+    spans = {DatasetKey("span-1"), DatasetKey("span-2")}
+    questions = [
+        lambda function: inspect.get_analyze_input_columns(function, specs),
+        lambda function: inspect.get_transform_input_columns(function, specs),
+        lambda function: analysis.get_analysis_cache_entry_keys(function, specs, spans, False),
+        lambda function: analysis.get_analysis_dataset_keys(function, specs, spans, {}, False),
+        lambda function: inspect.get_analyze_input_columns(function, specs),
+    ]
+    # Another function for each question: nothing is remembered of it.
+    before = [question(lambda inputs: preprocess(inputs)) for question in questions]
+    assert len(traced) == len(questions)
+    traced.clear()
+    assert [question(preprocess) for question in questions] == before
+    assert traced == [["a", "b"]]
+    assert before[0] == ["a"] and len(before[2]) == 1 and len(before[3]) == 2
+    with pytest.raises(KeyError):
+        inspect.get_analyze_input_columns(preprocess, {"b": specs["b"]})
