@@ -5,12 +5,24 @@ Found by `python -X importtime`, which lists what a run imports and no stage of 
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.machinery
-import importlib.util
 import os
 import sys
 import types
 from typing import Any
+
+# What others import for uses that a run seldom has; behind it stand hundreds of modules.
+_ON_USE = (
+    # Each stock component, with Docker's and Kubernetes' clients, Keras Tuner and TFMA behind them.
+    "tfx.components",
+    # Beam's, with IPython behind their progress bars.
+    "google.cloud.bigquery",
+    "google.cloud.bigquery_storage_v1",
+    "google.cloud.pubsub",
+    # TensorFlow's, for clusters on Compute Engine.
+    "googleapiclient.discovery",
+)
 
 
 def install() -> None:
@@ -18,41 +30,44 @@ def install() -> None:
     # TensorFlow loads the Keras that `tf.keras` means as it is imported: by default Keras 3, with scikit-learn and
     # IPython behind it. Evergreen's models are tf_keras ones, and TensorFlow Transform sets the same when it is loaded.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # The package imports each stock component, with Docker's and Kubernetes' clients, Keras Tuner and TFMA behind them.
-    _load_on_use("tfx.components")
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
-class _Package(types.ModuleType):
-    """A package whose `__init__` runs when a name is asked of it that it does not have yet; its modules import at once.
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds what is to run on use, where Python would find it."""
 
-    The standard library's LazyLoader would run it already when a module inside of the package is imported.
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name in _ON_USE else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = _OnUse(spec.loader)
+        return spec
+
+
+class _OnUse(importlib.abc.Loader):
+    """Loads a module without running it."""
+
+    def __init__(self, loader: Any):
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _Module(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Leaves it as it is: it runs itself."""
+
+
+class _Module(types.ModuleType):
+    """A module or package that runs when a name is asked of it that it does not have yet; its modules import at once.
+
+    The standard library's LazyLoader would run a package already when a module inside of it is imported.
     """
 
     def __getattr__(self, name: str) -> Any:
         spec = self.__dict__.get("__spec__")
-        # Names of the import system are not the package's own, and while it runs, or after, there is no second time.
+        # Names of the import system are not the module's own, and while it runs, or after, there is no second time.
         if spec is None or name.startswith("__") or self.__dict__.get("_has_run"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         self.__dict__["_has_run"] = True
-        spec.loader.exec_module(self)
+        spec.loader.loader.exec_module(self)
         return getattr(self, name)
-
-
-def _load_on_use(name: str) -> None:
-    """Puts a package into `sys.modules` whose `__init__` runs on first use, unless it is loaded already."""
-    if name in sys.modules:
-        return
-    parent, _, child = name.rpartition(".")
-    spec = importlib.util.find_spec(name)  # imports the parent, not the package
-    if spec is None or spec.loader is None:
-        return
-    package = _Package(name)
-    package.__dict__.update(
-        __spec__=spec,
-        __loader__=spec.loader,
-        __file__=spec.origin,
-        __path__=list(spec.submodule_search_locations or []),
-        __package__=name,
-    )
-    sys.modules[name] = package
-    setattr(sys.modules[parent], child, package)

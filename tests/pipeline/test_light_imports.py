@@ -15,6 +15,10 @@ light_imports.install()
 from tfx.components.transform.component import Transform
 left_out = [name for name in ("keras", "kubernetes", "keras_tuner", "tfx.components.pusher") if name in sys.modules]
 assert not left_out, left_out
+from evergreen.pipeline import create
+assert not {"google.cloud.bigquery.client", "google.cloud.pubsub_v1", "googleapiclient.http"} & set(sys.modules)
+from google.cloud import bigquery, pubsub
+assert bigquery.Client.__module__ == "google.cloud.bigquery.client" and pubsub.PublisherClient
 import tensorflow as tf
 assert tf.keras.Model.__module__.startswith("tf_keras"), tf.keras.Model
 import tfx.components
