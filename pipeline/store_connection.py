@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any
 from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import sqlite_file
 
-# For so long another process that creates the tables of an empty database is waited for.
-CREATION_S = 20.0
-_CREATION = ("concurrent connection", "already exist", "duplicate")
+# For so long another process that creates the tables of an empty database is waited for; a busy MariaDB takes a while.
+CREATION_S = 60.0
+# What no waiting mends: the server cannot be reached, does not let us in, or holds a store of another release.
+_FINAL = re.compile(r"real_connect failed|connection pointer is null|denied|database version", re.IGNORECASE)
 
 
 def check_file(connection: Any) -> None:
@@ -39,6 +41,10 @@ def check_file(connection: Any) -> None:
 def open_store(connection: Any) -> Any:
     """Connects, which creates a SQLite file or a server's tables where there are none.
 
+    Of several processes that meet an empty database one creates the tables. The others fail in ways that depend on how
+    far it is (missing or duplicate tables, a deadlock), told apart by nothing but a text. So they try again whatever it
+    says, unless waiting cannot help.
+
     Args:
       connection: `Config.connection`.
 
@@ -58,7 +64,7 @@ def open_store(connection: Any) -> Any:
             with without_chatter(connection.kind):
                 return ml_metadata.MetadataStore(connection_config(connection))
         except Exception as error:
-            if connection.kind != "sqlite" and _meets_creation(error) and time.monotonic() < deadline:
+            if connection.kind != "sqlite" and not _FINAL.search(str(error)) and time.monotonic() < deadline:
                 time.sleep(0.5)
                 continue
             raise EvergreenError(
@@ -66,11 +72,6 @@ def open_store(connection: Any) -> Any:
                 f"{connection.describe()}: {error}",
                 connection.mend,
             ) from error
-
-
-def _meets_creation(error: Exception) -> bool:
-    """Whether another process was creating the tables at the same moment, which no code of the error says."""
-    return any(phrase in str(error).lower() for phrase in _CREATION)
 
 
 def connection_config(connection: Any) -> Any:
