@@ -15,7 +15,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import execution_publish_utils, launcher, runtime_parameter_utils
 from tfx.types import artifact
 
-from evergreen.pipeline import short_lookups
+from evergreen.pipeline import short_lookups, store_connection
 
 
 class Launch:
@@ -28,6 +28,7 @@ class Launch:
 
     def __init__(self, pipeline: tfx_pipeline.Pipeline, run_id: str):
         short_lookups.install()
+        store_connection.try_again_beside_writes()
         self._ir = compiler.Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(
             self._ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import re
 import sys
@@ -18,6 +20,9 @@ from evergreen.pipeline import sqlite_file
 CREATION_S = 60.0
 # What no waiting mends: the server cannot be reached, does not let us in, or holds a store of another release.
 _FINAL = re.compile(r"real_connect failed|connection pointer is null|denied|database version", re.IGNORECASE)
+# How MariaDB from 11.6.2 on refuses a call, reading ones too, that met another connection's write.
+_MET_A_WRITE = "Record has changed since last read"
+_TRIES = 10
 
 
 def check_file(connection: Any) -> None:
@@ -62,7 +67,8 @@ def open_store(connection: Any) -> Any:
     while True:
         try:
             with without_chatter(connection.kind):
-                return ml_metadata.MetadataStore(connection_config(connection))
+                store = ml_metadata.MetadataStore(connection_config(connection))
+            break
         except Exception as error:
             if connection.kind != "sqlite" and not _FINAL.search(str(error)) and time.monotonic() < deadline:
                 time.sleep(0.5)
@@ -72,6 +78,40 @@ def open_store(connection: Any) -> Any:
                 f"{connection.describe()}: {error}",
                 connection.mend,
             ) from error
+    if connection.kind == "mysql":
+        try_again_beside_writes()
+    return store
+
+
+def try_again_beside_writes() -> None:
+    """Lets ML Metadata's clients of this process, TFX's too, try a call again that met another connection's write.
+
+    Each call is a transaction, which the server took back. Of such errors ML Metadata's client knows deadlocks alone.
+    """
+    import ml_metadata
+    from ml_metadata import errors
+
+    call = ml_metadata.MetadataStore._call_method
+    if hasattr(call, "__wrapped__"):
+        return
+
+    @functools.wraps(call)
+    def until_it_met_none(*arguments: Any) -> None:
+        for _ in range(_TRIES - 1):
+            try:
+                return call(*arguments)
+            except errors.InternalError as error:
+                if _MET_A_WRITE not in str(error):
+                    raise
+        return call(*arguments)
+
+    ml_metadata.MetadataStore._call_method = until_it_met_none
+    logging.getLogger("absl").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is more than that a call is tried again."""
+    return _MET_A_WRITE not in record.getMessage()
 
 
 def connection_config(connection: Any) -> Any:

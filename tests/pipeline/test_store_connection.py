@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,21 @@ from evergreen.pipeline.migration import servers
 
 # Until a second process would have to have waited; and what is far from `CREATION_S`, on a busy machine too.
 AWAY_S, AT_ONCE_S = 1.0, 20.0
+READS = 300
+# Counts a property of a context up, again and again.
+WRITER = """
+import sys
+from ml_metadata.proto import metadata_store_pb2 as pb
+from evergreen.pipeline import connection, store_connection
+store = store_connection.open_store(connection.parse(sys.argv[1], ""))
+kind = store.put_context_type(pb.ContextType(name="beating"), can_add_fields=True)
+context = pb.Context(type_id=kind, name="beats")
+(context.id,) = store.put_contexts([context])
+print("writing", flush=True)
+while True:
+    context.custom_properties["beat"].int_value += 1
+    store.put_contexts([context])
+"""
 
 
 @pytest.fixture
@@ -74,3 +91,21 @@ def test_what_no_waiting_mends_is_said_at_once(place, monkeypatch):
     with pytest.raises(EvergreenError, match="cannot be opened"):
         store_connection.open_store(place)
     assert time.monotonic() - began < AT_ONCE_S
+
+
+def test_reading_beside_a_writer_fails_for_nobody(place, capfd):
+    from ml_metadata import ListOptions
+
+    url = place.describe()
+    reader = store_connection.open_store(place)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout.readline() == "writing\n"
+        for _ in range(READS):
+            (found,) = reader.get_contexts(ListOptions(limit=32))
+            assert found.name == "beats"
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert "Record has changed" not in capfd.readouterr().err
