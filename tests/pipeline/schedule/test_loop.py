@@ -13,6 +13,7 @@ import pytest
 from loop_world import START, World
 from schedule_world import deliver, project
 
+from evergreen.components.model_server.process import free_port
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline.run_result import RunResult
 from evergreen.pipeline.schedule import state
@@ -250,14 +251,6 @@ def test_monitoring(tmp_path):
         assert beat["next_run"] == START + 2 * 3600
     finally:
         world.loop.endpoint.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def test_memory_stays_flat_over_500_ticks_and_the_state_does_not_grow(tmp_path):
