@@ -32,6 +32,7 @@ import pyarrow.parquet as pq  # noqa: E402
 import yaml  # noqa: E402
 
 from evergreen.pipeline import config as configuration  # noqa: E402
+from evergreen.pipeline import settings  # noqa: E402
 from evergreen.pipeline.schedule import look, state  # noqa: E402
 from evergreen.pipeline.schedule.state import Places, State  # noqa: E402
 
@@ -39,21 +40,7 @@ MARK = "EVERGREEN_SOAK"
 EVERY = "5s"
 WAIT_FOR_SPAN = "15s"
 # Where a kill may hit, beside the stages of a run: `launch` is before the first one, `idle` between two runs.
-STAGES = (
-    "launch",
-    "start-up",
-    "SpanExampleGen",
-    "StatisticsGen",
-    "SpanValidator",
-    "ChampionExam",
-    "Transform",
-    "Trainer",
-    "Evaluator",
-    "Quantizer",
-    "ServingValidator",
-    "Pusher",
-    "idle",
-)
+STAGES = ("launch", "start-up", *settings.STAGES, "idle")
 GATE_1 = STAGES[: STAGES.index("SpanValidator") + 1]
 # `run` is the run's first process alone; `pair` the scheduler and its sentinel, so that only the next start can clear
 # up; `all` everything at once, as a power cut does.

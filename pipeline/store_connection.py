@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +16,13 @@ from typing import Any
 from evergreen.components.errors import EvergreenError
 from evergreen.pipeline import sqlite_file
 
-# For so long another process that creates the tables of an empty database is waited for.
-CREATION_S = 20.0
-_CREATION = ("concurrent connection", "already exist", "duplicate")
+# For so long another process that creates the tables of an empty database is waited for; a busy MariaDB takes a while.
+CREATION_S = 60.0
+# What no waiting mends: the server cannot be reached, does not let us in, or holds a store of another release.
+_FINAL = re.compile(r"real_connect failed|connection pointer is null|denied|database version", re.IGNORECASE)
+# How MariaDB from 11.6.2 on refuses a call, reading ones too, that met another connection's write.
+_MET_A_WRITE = "Record has changed since last read"
+_TRIES = 10
 
 
 def check_file(connection: Any) -> None:
@@ -39,6 +46,10 @@ def check_file(connection: Any) -> None:
 def open_store(connection: Any) -> Any:
     """Connects, which creates a SQLite file or a server's tables where there are none.
 
+    Of several processes that meet an empty database one creates the tables. The others fail in ways that depend on how
+    far it is (missing or duplicate tables, a deadlock), told apart by nothing but a text. So they try again whatever it
+    says, unless waiting cannot help.
+
     Args:
       connection: `Config.connection`.
 
@@ -56,9 +67,10 @@ def open_store(connection: Any) -> Any:
     while True:
         try:
             with without_chatter(connection.kind):
-                return ml_metadata.MetadataStore(connection_config(connection))
+                store = ml_metadata.MetadataStore(connection_config(connection))
+            break
         except Exception as error:
-            if connection.kind != "sqlite" and _meets_creation(error) and time.monotonic() < deadline:
+            if connection.kind != "sqlite" and not _FINAL.search(str(error)) and time.monotonic() < deadline:
                 time.sleep(0.5)
                 continue
             raise EvergreenError(
@@ -66,11 +78,40 @@ def open_store(connection: Any) -> Any:
                 f"{connection.describe()}: {error}",
                 connection.mend,
             ) from error
+    if connection.kind == "mysql":
+        try_again_beside_writes()
+    return store
 
 
-def _meets_creation(error: Exception) -> bool:
-    """Whether another process was creating the tables at the same moment, which no code of the error says."""
-    return any(phrase in str(error).lower() for phrase in _CREATION)
+def try_again_beside_writes() -> None:
+    """Lets ML Metadata's clients of this process, TFX's too, try a call again that met another connection's write.
+
+    Each call is a transaction, which the server took back. Of such errors ML Metadata's client knows deadlocks alone.
+    """
+    import ml_metadata
+    from ml_metadata import errors
+
+    call = ml_metadata.MetadataStore._call_method
+    if hasattr(call, "__wrapped__"):
+        return
+
+    @functools.wraps(call)
+    def until_it_met_none(*arguments: Any) -> None:
+        for _ in range(_TRIES - 1):
+            try:
+                return call(*arguments)
+            except errors.InternalError as error:
+                if _MET_A_WRITE not in str(error):
+                    raise
+        return call(*arguments)
+
+    ml_metadata.MetadataStore._call_method = until_it_met_none
+    logging.getLogger("absl").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is more than that a call is tried again."""
+    return _MET_A_WRITE not in record.getMessage()
 
 
 def connection_config(connection: Any) -> Any:

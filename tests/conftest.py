@@ -8,11 +8,14 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import database_world
 import filelock
 import pytest
+
+from evergreen.pipeline.connection import PASSWORD_VARIABLE
 
 # Python 3.13 crashes in its last garbage collection after TensorFlow Transform ran in the process.
 atexit.register(gc.freeze)
@@ -53,3 +56,15 @@ def build_once(
         return folder
 
     return once
+
+
+@pytest.fixture(params=["mysql", "postgresql"])
+def database_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[database_world.Server]:
+    """A MariaDB, then a PostgreSQL server with an empty database, whose password stands in the environment."""
+    if database_world.programs(request.param) is None:
+        pytest.skip(f"no {request.param} server is installed")
+    monkeypatch.setenv(PASSWORD_VARIABLE, database_world.PASSWORD)
+    with database_world.running(request.param, tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -61,9 +61,11 @@ def running(kind: str, folder: Path, tls: bool = False) -> Iterator[Server]:
       folder: where it keeps its files; empty.
       tls: MariaDB refuses connections over the network without TLS; its certificate is its own.
     """
+    from evergreen.components.model_server.process import free_port  # gRPC, which few tests need
+
     found = programs(kind)
     assert found is not None
-    server = Server(kind, _free_port(), tls)
+    server = Server(kind, free_port(), tls)
     start = _mariadb if kind == "mysql" else _postgresql
     process = start(found, folder, server.port, *(_tls_options(folder) if tls else ()))
     try:
@@ -158,9 +160,3 @@ def _until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path) ->
         time.sleep(0.1)
     process.kill()
     raise AssertionError(log.read_text() if log.exists() else "the server did not start")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,17 +7,6 @@ from pathlib import Path
 
 from evergreen.components.pusher import publish, versions
 
-# An evergreen.yaml that publishes into a `Project`'s base path.
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: serving/flights}
-"""
-
 
 def make_model(path: Path, size: int = 2000) -> Path:
     (path / "variables").mkdir(parents=True)
@@ -34,7 +23,7 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 class Project:
-    """A workspace with models 1, 2, ... and an empty base path."""
+    """A workspace with models 1, 2, ... and an empty base path, the one of `project_world`'s YAML."""
 
     def __init__(self, root: Path):
         self.root = root

@@ -8,29 +8,18 @@ import database_world
 import integration_world as world
 import pytest
 
-from evergreen.pipeline.connection import PASSWORD_VARIABLE
-
 pytestmark = pytest.mark.tensorflow
 
 
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request, tmp_path_factory, monkeypatch):
-    if database_world.programs(request.param) is None:
-        pytest.skip(f"no {request.param} server is installed")
-    monkeypatch.setenv(PASSWORD_VARIABLE, database_world.PASSWORD)
-    with database_world.running(request.param, tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-def test_a_real_store_moves_and_answers_and_the_next_span_is_decided_there(server, lived, tmp_path):
+def test_a_real_store_moves_and_answers_and_the_next_span_is_decided_there(database_server, lived, tmp_path):
     shutil.copytree(lived.folder, tmp_path / "flights", symlinks=True)
     project = world.Project(tmp_path / "flights")
     newest, older = (version["version"] for version in project.versions())
     asked = [("runs", "--all"), ("lineage",), ("lineage", "--span", "3"), ("diff", str(older), str(newest))]
     before = [project.evergreen(*question, "--json").json for question in asked]
-    moved = project.evergreen("migrate", "--to", server.url)
+    moved = project.evergreen("migrate", "--to", database_server.url)
     assert moved.status == 0, moved.text
-    project.change(metadata=server.url)
+    project.change(metadata=database_server.url)
     (project.workspace / "metadata.db").unlink()
     assert [project.evergreen(*question, "--json").json for question in asked] == before
     world.deliver(project, [5])
@@ -43,9 +32,9 @@ def test_a_real_store_moves_and_answers_and_the_next_span_is_decided_there(serve
 
 
 @pytest.mark.slow
-def test_two_retrainings_and_their_lineage(server, tmp_path):
+def test_two_retrainings_and_their_lineage(database_server, tmp_path):
     project = world.flights_project(tmp_path / "flights", steps=20)
-    project.change(metadata=server.url)
+    project.change(metadata=database_server.url)
     world.deliver(project, [1, 2], step=20)
     answer = project.evergreen("run")
     assert answer.status == 0, answer.text

@@ -13,20 +13,10 @@ from pathlib import Path
 import integration_world as world
 import pytest
 
+from evergreen.pipeline.settings import STAGES
+
 pytestmark = pytest.mark.tensorflow
 
-STAGES = (
-    "SpanExampleGen",
-    "StatisticsGen",
-    "SpanValidator",
-    "ChampionExam",
-    "Transform",
-    "Trainer",
-    "Evaluator",
-    "Quantizer",
-    "ServingValidator",
-    "Pusher",
-)
 LIMIT = 300.0
 
 

@@ -22,15 +22,6 @@ pytestmark = pytest.mark.slow
 RUNS = 31  # the last but one is refused by gate 2
 
 
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request, tmp_path_factory, monkeypatch):
-    if database_world.programs(request.param) is None:
-        pytest.skip(f"no {request.param} server is installed")
-    monkeypatch.setenv(PASSWORD_VARIABLE, database_world.PASSWORD)
-    with database_world.running(request.param, tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 @pytest.fixture
 def project(tmp_path) -> world.Project:
     made = world.Project(web_world.make(tmp_path, runs=RUNS).parent)
@@ -87,16 +78,16 @@ def rows_of(project: world.Project) -> dict[str, int]:
         return {table: file.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in TABLES}
 
 
-def test_every_answer_is_the_same_after_the_move_and_new_runs_follow(server, project):
+def test_every_answer_is_the_same_after_the_move_and_new_runs_follow(database_server, project):
     file = project.workspace / "metadata.db"
     before, odd, rows = answers(project), odd_record(project), rows_of(project)
     bytes_before = hashlib.sha256(file.read_bytes()).hexdigest()
-    moved = project.evergreen("migrate", "--to", server.url)
+    moved = project.evergreen("migrate", "--to", database_server.url)
     assert moved.status == 0, moved.text
-    assert f"metadata: {server.url}" in moved.text and database_world.PASSWORD not in moved.text
+    assert f"metadata: {database_server.url}" in moved.text and database_world.PASSWORD not in moved.text
     assert f"{rows['ArtifactProperty']:,}" in moved.text
     assert hashlib.sha256(file.read_bytes()).hexdigest() == bytes_before
-    project.change(metadata=server.url)
+    project.change(metadata=database_server.url)
     file.rename(file.with_suffix(".aside"))
     assert project.store().runs(), "the server answers, not the file"
     assert answers(project) == before
@@ -108,7 +99,7 @@ def test_every_answer_is_the_same_after_the_move_and_new_runs_follow(server, pro
     newest = store.runs()[-1]
     assert (newest.id, newest.result) == ("20300101T000000-1", Result.UNCHANGED)
     assert max(context.id for context in store.mlmd.get_contexts()) == highest + 1
-    again = project.evergreen("migrate", "--to", server.url)
+    again = project.evergreen("migrate", "--to", database_server.url)
     assert again.status == 2 and "on a server already" in again.text
 
 
@@ -133,15 +124,15 @@ def test_a_server_that_demands_tls_gets_the_store_and_the_next_run(project, tmp_
         assert "cannot be opened" in project.evergreen("runs").text
 
 
-def test_a_target_with_records_is_refused_and_keeps_them(server, project):
-    assert project.evergreen("migrate", "--to", server.url).status == 0
-    again = project.evergreen("migrate", "--to", server.url)
+def test_a_target_with_records_is_refused_and_keeps_them(database_server, project):
+    assert project.evergreen("migrate", "--to", database_server.url).status == 0
+    again = project.evergreen("migrate", "--to", database_server.url)
     assert again.status == 2, again.text
     assert "the target is not empty" in again.text and "rows of Artifact" in again.text
 
 
-def test_a_move_that_breaks_off_leaves_the_target_empty_for_the_next(server, project, monkeypatch):
-    kind = servers.MySQL if server.kind == "mysql" else servers.PostgreSQL
+def test_a_move_that_breaks_off_leaves_the_target_empty_for_the_next(database_server, project, monkeypatch):
+    kind = servers.MySQL if database_server.kind == "mysql" else servers.PostgreSQL
     insert = kind.insert
 
     def broken(self, table, columns, rows):
@@ -150,18 +141,18 @@ def test_a_move_that_breaks_off_leaves_the_target_empty_for_the_next(server, pro
         insert(self, table, columns, rows)
 
     monkeypatch.setattr(kind, "insert", broken)
-    assert project.evergreen("migrate", "--to", server.url).status == 130
+    assert project.evergreen("migrate", "--to", database_server.url).status == 130
     monkeypatch.setattr(kind, "insert", insert)
     monkeypatch.setattr(kind, "commit", lambda self: None)  # dies with everything sent
-    project.evergreen("migrate", "--to", server.url)
+    project.evergreen("migrate", "--to", database_server.url)
     monkeypatch.undo()
     monkeypatch.setenv(PASSWORD_VARIABLE, database_world.PASSWORD)
-    moved = project.evergreen("migrate", "--to", server.url)
+    moved = project.evergreen("migrate", "--to", database_server.url)
     assert moved.status == 0, moved.text
 
 
-def test_rows_that_arrive_changed_are_not_committed(server, project, monkeypatch):
-    kind = servers.MySQL if server.kind == "mysql" else servers.PostgreSQL
+def test_rows_that_arrive_changed_are_not_committed(database_server, project, monkeypatch):
+    kind = servers.MySQL if database_server.kind == "mysql" else servers.PostgreSQL
     insert = kind.insert
 
     def altered(self, table, columns, rows):
@@ -169,7 +160,7 @@ def test_rows_that_arrive_changed_are_not_committed(server, project, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "insert", altered)
-        moved = project.evergreen("migrate", "--to", server.url)
+        moved = project.evergreen("migrate", "--to", database_server.url)
     assert moved.status == 1 and "Event: " in moved.text and "with other values" in moved.text
     assert yaml.safe_load(project.config_file.read_text()).get("metadata") is None
-    assert project.evergreen("migrate", "--to", server.url).status == 0
+    assert project.evergreen("migrate", "--to", database_server.url).status == 0

@@ -10,19 +10,10 @@ import types
 
 import click
 import pytest
+from project_world import YAML
 
 from evergreen.components.errors import DataRejected, LockHeld, ModelRejected, SpanError
 from evergreen.pipeline import cli, options
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: models/flights}
-"""
 
 
 @pytest.fixture

@@ -10,18 +10,9 @@ import sys
 import threading
 
 import pytest
+from project_world import YAML
 
 from evergreen.pipeline import cli
-
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: models/flights}
-"""
 
 
 @pytest.fixture

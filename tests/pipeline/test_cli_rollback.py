@@ -7,7 +7,8 @@ import os
 import signal
 
 import pytest
-from pusher_world import YAML, Project
+from project_world import YAML
+from pusher_world import Project
 
 from evergreen.components.model_server.process import free_port
 from evergreen.components.pusher import placing, publish, rollback, versions

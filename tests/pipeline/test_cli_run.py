@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from filelock import FileLock
-from pusher_world import YAML
+from project_world import YAML
 
 from evergreen.components.model_server.process import free_port
 from evergreen.pipeline import config

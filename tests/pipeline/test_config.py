@@ -7,21 +7,13 @@ import pickle
 from pathlib import Path
 
 import pytest
+from project_world import YAML
 
 from evergreen.components.errors import ConfigError
 from evergreen.pipeline import config as config_module
 from evergreen.pipeline import config_reference
 from evergreen.pipeline.config import Config, check_files, load
 
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: models/flights}
-"""
 SCHEMA = """\
 feature { name: "late" type: INT }
 feature { name: "carrier" type: BYTES }
@@ -85,7 +77,7 @@ class TestPlaces:
         assert config.project_dir == project
         assert config.data.path == str(project / "data")
         assert config.schema_path == str(project / "schema.pbtxt")
-        assert config.publish.base_path == str(project / "models/flights")
+        assert config.publish.base_path == str(project / "serving/flights")
         assert config.workspace_dir == project / ".evergreen"
         assert config.pipeline_root == project / ".evergreen/artifacts"
         assert config.db_path == project / ".evergreen/metadata.db"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pusher_world import YAML, Project
+from project_world import YAML
+from pusher_world import Project
 
 from evergreen.components.pusher import publish
 from evergreen.pipeline import config, recovery

@@ -7,20 +7,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from project_world import YAML
 
 from evergreen.components.model_server import messages
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import serve
 
-YAML = """\
-name: flights
-data: {path: data, pattern: "{SPAN}/*.parquet"}
-schema: schema.pbtxt
-features: features:preprocessing_fn
-trainer: {model: "model:build_model"}
-evaluate: {label: late, metrics: [auc]}
-publish: {base_path: models/flights, server: "127.0.0.1:8500"}
-"""
 SCHEMA = """
 feature { name: "carrier" type: BYTES domain: "carriers" }
 feature { name: "plane" type: BYTES string_domain { value: "it's" } }
@@ -35,7 +27,7 @@ string_domain { name: "carriers" value: "AA" value: "UA" }
 def project(tmp_path) -> configuration.Config:
     folder = tmp_path / "above" / "project"
     folder.mkdir(parents=True)
-    (folder / "evergreen.yaml").write_text(YAML)
+    (folder / "evergreen.yaml").write_text(YAML.replace("serving/flights", 'serving/flights, server: "127.0.0.1:8500"'))
     (folder / "schema.pbtxt").write_text(SCHEMA)
     return configuration.load(folder / "evergreen.yaml")
 
