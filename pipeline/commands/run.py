@@ -48,7 +48,9 @@ _RECENT = 10  # runs among which the earlier attempts of one are
 @click.option(
     "--result-file", type=str, default=None, metavar="FILE", help="Write what the run came to into this file, as JSON."
 )
-@click.option("--profile", "profiled", is_flag=True, help="Say where the time went, and write a trace beside the logs.")
+@click.option(
+    "--profile", "profiled", is_flag=True, help="Say where the time went by stage, and leave a trace in the run's logs."
+)
 @options.config
 @options.json_output
 def command(

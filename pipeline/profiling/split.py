@@ -110,7 +110,7 @@ def stretches(recording: Recording) -> list[Stretch]:
             found.append(Stretch(mark.stage, mark.thread, open_marks.pop((mark.stage, mark.thread)), mark.time))
             free = mark.time
     found += [Stretch(stage, thread, began, recording.ended) for (stage, thread), began in open_marks.items()]
-    if not open_marks:
+    if not open_marks and recording.ended > free:
         found.append(Stretch(BETWEEN if found else BEFORE, recording.main, free, recording.ended))
     return sorted(found, key=lambda stretch: stretch.began)
 
