@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -22,11 +22,13 @@ class RunLog:
     Args:
       folder: the workspace's folder of logs.
       run_id: the run; `<folder>/<run_id>/run.log` and `<stage>.log` are its files.
+      on_stage: told of each stage's beginning (True) and end (False).
     """
 
-    def __init__(self, folder: Path, run_id: str):
+    def __init__(self, folder: Path, run_id: str, on_stage: Callable[[str, bool], None] | None = None):
         self.run_id = run_id
         self.folder = folder / run_id
+        self._on_stage = on_stage or (lambda stage, begins: None)
         self.terminal: TextIO = sys.stdout
         self._saved: tuple[int, int] = (-1, -1)
         self._run_file: TextIO | None = None
@@ -63,6 +65,7 @@ class RunLog:
           Nothing.
         """
         assert self._run_file is not None
+        self._on_stage(node_id, True)
         began = time.monotonic()
         self.write(f"{node_id} starts\n")
         self._flush()
@@ -76,6 +79,7 @@ class RunLog:
                 self._flush()
                 self._point(self._run_file.fileno())
                 self.write(f"{node_id} {ended} after {time.monotonic() - began:.1f} s\n")
+                self._on_stage(node_id, False)
 
     def write(self, text: str) -> None:
         """Appends lines to the run's own file, with the time before the first."""

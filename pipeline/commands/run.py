@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from filelock import FileLock, Timeout
@@ -25,6 +26,9 @@ from evergreen.pipeline.run_result import RunResult
 from evergreen.pipeline.settings_schedule import ScheduleSettings
 from evergreen.pipeline.span_pattern import Pattern
 from evergreen.pipeline.store import Result, Store
+
+if TYPE_CHECKING:
+    from evergreen.pipeline.profiling.session import Profile
 
 _RECENT = 10  # runs among which the earlier attempts of one are
 
@@ -44,6 +48,9 @@ _RECENT = 10  # runs among which the earlier attempts of one are
 @click.option(
     "--result-file", type=str, default=None, metavar="FILE", help="Write what the run came to into this file, as JSON."
 )
+@click.option(
+    "--profile", "profiled", is_flag=True, help="Say where the time went by stage, and leave a trace in the run's logs."
+)
 @options.config
 @options.json_output
 def command(
@@ -55,6 +62,7 @@ def command(
     decide_only: bool,
     due_span: str | None,
     result_file: str | None,
+    profiled: bool,
     as_json: bool,
 ) -> None:
     """One retraining: validate the newest span, train on the window, examine, quantize, publish.
@@ -66,20 +74,32 @@ def command(
     Example:
       evergreen run --span 4
     """
-    try:
-        config = configuration.load(config_file, overrides)
-        configuration.check_files(config)
-        scheduled = _moment(scheduled_time)
-        due = due_span if due_span is not None or asked is not None else _due(config, scheduled)
-        start = Start(asked, due, decide_only, trigger, scheduled)
-        with held(config):
-            result, refusal = once(config, start, as_json)
-    except BaseException as error:
-        _tell(result_file, run_result.of_error(error))
-        raise
-    _tell(result_file, result)
+    with _profiling(profiled) as profile:
+        try:
+            config = configuration.load(config_file, overrides)
+            configuration.check_files(config)
+            scheduled = _moment(scheduled_time)
+            due = due_span if due_span is not None or asked is not None else _due(config, scheduled)
+            start = Start(asked, due, decide_only, trigger, scheduled)
+            with held(config):
+                result, refusal = once(config, start, as_json, profile)
+        except BaseException as error:
+            _tell(result_file, run_result.of_error(error))
+            raise
+        _tell(result_file, result)
     if refusal is not None:
         raise refusal
+
+
+@contextlib.contextmanager
+def _profiling(asked: bool) -> Iterator[Profile | None]:
+    if not asked:
+        yield None
+        return
+    from evergreen.pipeline.profiling.session import Profile
+
+    with Profile() as profile:
+        yield profile
 
 
 @dataclass(frozen=True)
@@ -186,13 +206,16 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[RunResult, EvergreenError | None]:
+def once(
+    config: configuration.Config, start: Start, as_json: bool, profile: Profile | None = None
+) -> tuple[RunResult, EvergreenError | None]:
     """Runs one retraining, and says what came of it.
 
     Args:
       config: the project's configuration.
       start: what was asked for.
       as_json: print JSON instead.
+      profile: says where the time went; ended where there is a run.
 
     Returns:
       The result, and the error that the user is told where it did not publish.
@@ -219,12 +242,15 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
     from evergreen.pipeline.run_log import RunLog
 
     with (
-        RunLog(config.logs_dir, runner.new_run_id()) as log,
+        RunLog(config.logs_dir, runner.new_run_id(), profile.stage if profile else None) as log,
         console.StageProgress(log.terminal, quiet=as_json) as stages,
     ):
         stages.heading(plan_command.headline(config, plan), log.run_id)
         outcome = runner.retrain(config, plan, store, stages, log, start.properties)
         drift = _drift(config, plan, store, outcome.result)
+    if profile is not None:
+        profile.end(log.folder)
+        profile.show(out)
     result = RunResult(
         outcome.result.value,
         run=outcome.run_id,
@@ -237,8 +263,9 @@ def once(config: configuration.Config, start: Start, as_json: bool) -> tuple[Run
     )
     if as_json:
         seconds = {node: round(seconds, 3) for node, seconds in outcome.seconds.items()}
+        where = {"profile": profile.to_json()} if profile else {}
         shown = {"run": result.run, "result": result.result, "version": result.version or None, "reason": result.reason}
-        console.print_json({**shown, "metrics": result.metrics, "seconds": seconds})
+        console.print_json({**shown, "metrics": result.metrics, "seconds": seconds, **where})
     elif outcome.error is None:
         out.note(_end(config, outcome.result, result))
     return result, outcome.error

@@ -21,7 +21,7 @@ def lived(build_once: Callable[..., Path]) -> world.Project:
         (folder / "first.txt").write_text(first.text)
         assert first.status == 0, first.text
         world.deliver(project, [4])
-        second = project.evergreen("run")
+        second = project.evergreen("run", "--profile")
         (folder / "second.txt").write_text(second.text)
         assert second.status == 0, second.text
 

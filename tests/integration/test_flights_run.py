@@ -5,7 +5,9 @@ The two retrainings are made once for the file; each test looks at one thing tha
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +37,26 @@ def test_each_stage_goes_by_with_what_it_found(lived):
     second = (lived.folder.parent / "second.txt").read_text()
     assert "SpanExampleGen.1" not in second, "a decided span is not read again"
     assert "champion on the new span before training" in second
+
+
+def test_the_profile_says_where_the_time_went_and_leaves_a_trace(lived):
+    lines = (lived.folder.parent / "second.txt").read_text().splitlines()
+    start = lines.index("where the time went, in seconds")
+    heading, *rows = ([cell.strip() for cell in re.split(r"  +", line.strip())] for line in lines[start + 1 :])
+    assert heading[:2] == ["stage", "wall"]
+    assert {"imports", "Beam graph", "TF graph", "work", "I/O", "children"} <= set(heading)
+    values = {row[0]: [0.0 if cell == "-" else float(cell) for cell in row[1:]] for row in rows[1:] if len(row) > 2}
+    for stage, (wall, *parts, _) in values.items():
+        assert sum(parts) == pytest.approx(wall, abs=0.05 * (len(parts) + 1)), stage
+    assert values["total"][0] == pytest.approx(sum(v[0] for name, v in values.items() if name != "total"), abs=1)
+    of = {stage: dict(zip(heading[1:], row, strict=True)) for stage, row in values.items()}
+    assert min(of["Transform"]["Beam graph"], of["Transform"]["TF graph"], of["Trainer"]["TF graph"]) > 0.2
+    assert of["Quantizer"]["children"] > 0.2
+    [line] = [line for line in lines if line.startswith("trace: ")]
+    trace = Path(line.removeprefix("trace: ").partition(" (")[0])
+    assert trace.parent == lived.workspace / "logs" / lived.runs()[0]["id"]
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert {"Transform", "Trainer", "Pusher"} < {event["name"] for event in events if event["ph"] == "X"}
 
 
 def test_the_terminal_is_free_of_chatter(lived):
