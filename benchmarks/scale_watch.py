@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 RUNNER = "start-up"
-_EVERY_S = 0.05
+_EVERY_S = 0.2  # listing the processes of a machine takes milliseconds
 
 
 @dataclass
