@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ _MILLION = 1e6
 Point = dict[str, Any]
 
 
-def measure(folder: Path, rows: int, window: int, steps: int) -> list[Point]:
-    """Measures a first run and a retraining.
+def measure(folder: Path, rows: int, window: int, steps: int) -> Iterator[Point]:
+    """Measures a first run, then a retraining.
 
     Args:
       folder: an empty folder.
@@ -50,11 +50,10 @@ def measure(folder: Path, rows: int, window: int, steps: int) -> list[Point]:
       window: spans of a window.
       steps: of each training.
 
-    Returns:
+    Yields:
       Two points: `run`, `rows`, `window`, `seconds`, and by row of `vs_tfx.ROWS` `stages` (seconds), `processor`
       (seconds), `peak` (bytes of resident memory, all processes together).
     """
-    points = []
     for span in range(1, window + 1):
         scale_data.write(folder / "data", span, rows)
     for run in (FIRST, RETRAINING):
@@ -75,9 +74,8 @@ def measure(folder: Path, rows: int, window: int, steps: int) -> list[Point]:
             "processor": _by_row(seen.processor),
             "peak": _by_row(seen.peak, max),
         }
-        points.append(point)
         print(f"{rows:>10,} rows, window {window:>2}, {run}: {seen.seconds:.1f} s", file=sys.stderr)
-    return points
+        yield point
 
 
 def _command(folder: Path, window: int, steps: int) -> list[str]:
@@ -231,10 +229,11 @@ def main() -> int:
     points: list[Point] = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else []
     for rows, window in wanted:
         with tempfile.TemporaryDirectory(prefix="scale-", dir=options.work) as folder:
-            new = measure(Path(folder), rows, window, options.steps)
-        points = [p for p in points if (p["rows"], p["window"]) != (rows, window)] + new
-        if options.keep:
-            options.keep.write_text(json.dumps(points, indent=1) + "\n")
+            for point in measure(Path(folder), rows, window, options.steps):
+                key = ("run", "rows", "window")
+                points = [p for p in points if any(p[name] != point[name] for name in key)] + [point]
+                if options.keep:
+                    options.keep.write_text(json.dumps(points, indent=1) + "\n")
     for along in ("rows", "window"):
         for run in (FIRST, RETRAINING):
             print("\n".join(table(points, run, along)))
