@@ -1,9 +1,9 @@
 """How a retraining grows: time and memory by stage with the rows of a span, and with the spans of a window.
 
 Each point is two real `evergreen run` in fresh processes on flights made of the example's: a first run, which reads its
-whole window, and a retraining when one more span has come. The training steps are fixed, so that the rest's growth shows;
-the gates are on and let every model through. Data is written before the clock starts. Lines are fitted by least squares
-to the points of up to a million rows; a point beyond them is held against the line.
+whole window, and a retraining when one more span has come. The training steps are fixed, so that the growth of the rest
+shows; the gates are on and let every model through. Data is written before the clock starts. Lines are fitted by least
+squares to the points of up to a million rows; a point beyond them is held against the line.
 
     .venv/bin/python benchmarks/scale.py [--keep FILE] [--plot docs/scale.png]
     .venv/bin/python benchmarks/scale.py --keep FILE --rows 10000000 --windows ""
@@ -27,9 +27,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import scale_data  # noqa: E402
-import scale_watch  # noqa: E402
-import vs_tfx  # noqa: E402
+import scale_data
+import scale_watch
+import vs_tfx
 
 FIRST, RETRAINING = "first run", "one more span"
 WINDOW_ROWS = 100_000
@@ -127,13 +127,15 @@ def sweep(points: Sequence[Point], run: str, along: str) -> list[Point]:
     return sorted((p for p in points if p["run"] == run and p[other] == fixed), key=lambda point: point[along])
 
 
-def table(points: Sequence[Point], run: str, along: str) -> list[str]:
+def table(points: Sequence[Point], run: str, along: str, clock: str = "stages") -> list[str]:
     """Lays out a sweep: seconds of each stage at each point, the fitted line, and the memory's peak.
 
     Args:
       points: all that were measured.
       run: `FIRST` or `RETRAINING`.
       along: `rows` (slopes per million rows) or `window` (slopes per span).
+      clock: `stages` (by the wall clock) or `processor` (of all processes, which other work on the machine stretches
+        less).
     """
     found = sweep(points, run, along)
     fitted = [p for p in found if p["rows"] <= FITTED_ROWS]
@@ -142,17 +144,17 @@ def table(points: Sequence[Point], run: str, along: str) -> list[str]:
     unit, per = (_MILLION, "million rows") if along == "rows" else (1, "span")
     head = "".join(f"{_short(point[along]):>9}" for point in found)
     what = "rows of a span, window 1" if along == "rows" else f"spans of {WINDOW_ROWS:,} rows in the window"
-    lines = [f"{run}: seconds by {what}", f"  {'':<22}{head}{'fixed':>9}{'slope':>9} s per {per}"]
+    words = "seconds" if clock == "stages" else "processor seconds"
+    lines = [f"{run}: {words} by {what}", f"  {'':<22}{head}{'fixed':>9}{'slope':>9} s per {per}"]
 
     def line(name: str, values: list[float]) -> str:
         fixed, slope = fit([p[along] / unit for p in fitted], values[: len(fitted)])
         return f"  {name:<22}" + "".join(f"{value:>9.1f}" for value in values) + f"{fixed:>9.1f}{slope:>9.2f}"
 
     for row in vs_tfx.ROWS:
-        lines.append(line(row, [p["stages"].get(row, 0.0) for p in found]))
-    lines.append(line("in all", [p["seconds"] for p in found]))
-    lines.append(line("without the training", [p["seconds"] - p["stages"].get(TRAINING, 0.0) for p in found]))
-    lines.append(line("processor seconds", [sum(p["processor"].values()) for p in found]))
+        lines.append(line(row, [p[clock].get(row, 0.0) for p in found]))
+    lines.append(line("in all", [sum(p[clock].values()) for p in found]))
+    lines.append(line("without the training", [sum(p[clock].values()) - p[clock].get(TRAINING, 0.0) for p in found]))
     lines.append("  resident memory, GiB, all processes together, at most")
     for row in vs_tfx.ROWS:
         lines.append(f"  {row:<22}" + "".join(f"{p['peak'].get(row, 0) / _GIB:>9.2f}" for p in found))
@@ -164,12 +166,13 @@ def _short(count: int) -> str:
     return str(count) if count < 10_000 else f"{count / _MILLION:g}M"
 
 
-def plot(points: Sequence[Point], out: Path) -> None:
+def plot(points: Sequence[Point], out: Path, clock: str = "stages") -> None:
     """Draws what the tables say: seconds with the fitted lines, and memory, along both axes.
 
     Args:
       points: all that were measured.
       out: the picture's file; its ending is its format.
+      clock: as for `table`.
     """
     import matplotlib
 
@@ -177,6 +180,7 @@ def plot(points: Sequence[Point], out: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.4))
+    words = "seconds" if clock == "stages" else "processor seconds"
     colours = {FIRST: "#4a6fa5", RETRAINING: "#2f6f4e"}
     for row, along in zip(axes, ("rows", "window"), strict=True):
         for run, colour in colours.items():
@@ -184,19 +188,19 @@ def plot(points: Sequence[Point], out: Path) -> None:
             if not found:
                 continue
             x = np.array([p[along] for p in found], float)
-            seconds, peaks = [p["seconds"] for p in found], [max(p["peak"].values()) / _GIB for p in found]
+            seconds, peaks = [sum(p[clock].values()) for p in found], [max(p["peak"].values()) / _GIB for p in found]
             row[0].plot(x, seconds, "o", color=colour, label=run)
             row[1].plot(x, peaks, "o-", color=colour, label=run)
             fitted = [p for p in found if p["rows"] <= FITTED_ROWS]
             if len(fitted) > 1:
-                fixed, slope = fit([p[along] for p in fitted], [p["seconds"] for p in fitted])
+                fixed, slope = fit([p[along] for p in fitted], seconds[: len(fitted)])
                 dense = np.geomspace(x[0], x[-1]) if along == "rows" else x
                 row[0].plot(dense, fixed + slope * dense, "-", color=colour, linewidth=1)
             if along == "window" and run == RETRAINING:
-                rest = [p["seconds"] - p["stages"].get(TRAINING, 0.0) for p in found]
-                row[0].plot(x, rest, "o:", color=colour, markersize=3, linewidth=1, label="the same without the training")
+                rest = [total - p[clock].get(TRAINING, 0.0) for total, p in zip(seconds, found, strict=True)]
+                row[0].plot(x, rest, "o:", color=colour, markersize=3, linewidth=1, label="without the training")
         what = "rows of a span, window 1" if along == "rows" else f"spans of {WINDOW_ROWS:,} rows in the window"
-        for axis, unit in zip(row, ("seconds", "resident memory, GiB"), strict=True):
+        for axis, unit in zip(row, (words, "resident memory, GiB"), strict=True):
             axis.set(xlabel=what, ylabel=unit)
             if along == "rows":
                 axis.set_xscale("log")
@@ -222,8 +226,9 @@ def main() -> int:
     parser.add_argument("--windows", type=_numbers, default=[1, 3, 6, 12], help=f"of spans of {WINDOW_ROWS:,} rows")
     parser.add_argument("--steps", type=int, default=200, help="training steps of 512 rows")
     parser.add_argument("--keep", type=Path, help="a JSON file: the points are added to what it holds")
+    parser.add_argument("--processor", action="store_true", help="print processor seconds instead of the wall clock's")
     parser.add_argument("--plot", type=Path, help="draw the points into this file")
-    parser.add_argument("--work", type=Path, help="where the spans and the workspaces go; a temporary folder by default")
+    parser.add_argument("--work", type=Path, help="where spans and workspaces go, temporarily")
     options = parser.parse_args()
     wanted = dict.fromkeys([(rows, 1) for rows in options.rows] + [(WINDOW_ROWS, window) for window in options.windows])
     points: list[Point] = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else []
@@ -236,9 +241,9 @@ def main() -> int:
                     options.keep.write_text(json.dumps(points, indent=1) + "\n")
     for along in ("rows", "window"):
         for run in (FIRST, RETRAINING):
-            print("\n".join(table(points, run, along)))
+            print("\n".join(table(points, run, along, "processor" if options.processor else "stages")))
     if options.plot:
-        plot(points, options.plot)
+        plot(points, options.plot, "processor" if options.processor else "stages")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The spans of scale.py: as many flights as wanted, made of a real month's by repetition with noise. Pure, but for `write`.
+"""The spans of scale.py: as many flights as wanted, a real month's repeated with noise. Pure, but for `write`.
 
 No two rows of a span are equal: a row's number in it stands behind the binary point of its temperature and dew point,
 which the example's features do not read. Wind and humidity get noise, so that the numbers have as many distinct values
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples" / "flights"))
 
-import data  # noqa: E402
+import data
 
 MONTHS = 12
 CHUNK_ROWS = 1 << 19

@@ -221,9 +221,7 @@ def _of_sums(terms: Terms, finish: Finish) -> Callable[[np.ndarray, np.ndarray, 
       finish: takes the sums, [terms, resamples], and gives the metric, [resamples].
     """
 
-    def prepared(
-        labels: np.ndarray, predictions: np.ndarray, threshold: float, blocks: np.ndarray | None
-    ) -> OfWeights:
+    def prepared(labels: np.ndarray, predictions: np.ndarray, threshold: float, blocks: np.ndarray | None) -> OfWeights:
         stacked = np.stack([np.asarray(term, np.float64) for term in terms(labels, predictions, threshold)])
         if blocks is not None:
             stacked = np.stack([np.bincount(blocks, weights=term) for term in stacked])

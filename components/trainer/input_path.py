@@ -2,10 +2,10 @@
 
 The rows are read, parsed and transformed once, in big batches, and kept in memory as one matrix for each dtype; each
 epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step a fraction of a
-millisecond, and shuffles all rows, not a buffer of them. A training that ends before its first epoch does needs no other
-rows than those that this epoch's permutation draws: only these are parsed, transformed and kept, so that its time and
-memory follow its steps and not the window. Rows that do not fit the memory budget are read, parsed and transformed anew
-each epoch, and shuffled by file and in a buffer.
+millisecond, and shuffles all rows, not a buffer of them. A training that ends before its first epoch does needs only
+the rows that this epoch's permutation draws: no others are parsed, transformed and kept, so that its time and memory
+follow its steps and not the window. Rows that do not fit the memory budget are read, parsed and transformed anew each
+epoch, and shuffled by file and in a buffer.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _order(rows: int, seed: int, epoch: int | tf.Tensor) -> tf.Tensor:
 
 
 def _drawn(parts: Sequence[Part], draw: Draw) -> np.ndarray | None:
-    """Returns the numbers of the rows that a training takes, in its order; None where it takes every row, or nobody knows.
+    """Returns the numbers of the rows that a training takes, in its order; None for all of them, or where nobody knows.
 
     Args:
       parts: the files.
