@@ -244,11 +244,12 @@ def remove(path: StrPath) -> None:
     shutil.rmtree(aside)
 
 
-def sweep(parent: StrPath) -> list[str]:
-    """Deletes what killed writers have left in a directory. The caller holds the lock that all of its writers hold.
+def sweep(parent: StrPath, target: str = "") -> list[str]:
+    """Deletes what killed writers have left in a directory. The caller holds the lock that all of these writers hold.
 
     Args:
       parent: the directory in which targets lie; a missing one has no leftovers.
+      target: only what was to become a file or directory whose name begins so.
 
     Returns:
       The names that were deleted.
@@ -258,7 +259,7 @@ def sweep(parent: StrPath) -> list[str]:
     """
     if not os.path.isdir(parent):
         return []
-    leftovers = sorted(name for name in os.listdir(parent) if name.startswith((_STAGING, _REMOVED)))
+    leftovers = sorted(name for name in os.listdir(parent) if name.startswith((_STAGING + target, _REMOVED + target)))
     for name in leftovers:
         path = os.path.join(parent, name)
         if os.path.isdir(path) and not os.path.islink(path):

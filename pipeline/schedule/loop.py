@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evergreen.components import atomic
 from evergreen.components.errors import ConfigError, EvergreenError
 from evergreen.pipeline import config as configuration
 from evergreen.pipeline import run_result
@@ -273,8 +274,7 @@ class Loop:
         self._live = (float("-inf"), 0, 0.0)
         self._apply(decision)
         self._end = None
-        for file in self._places.folder.glob("result-*.json"):
-            file.unlink(missing_ok=True)
+        self._places.remove_results()
 
     def _apply(self, decision: Decision) -> None:
         """Remembers a decision, then says what there is to say."""
@@ -301,6 +301,7 @@ class Loop:
         """Takes up what an earlier scheduler left when it was killed."""
         for event in self.state.outbox:
             self._notifier.send(self._settings.notify, event, self._told.append)
+        atomic.sweep(self._places.folder, self._places.state.name)
         running = self.state.running
         if running is None:
             return

@@ -17,6 +17,7 @@ from evergreen.components import atomic
 from evergreen.components.errors import EvergreenError
 
 FORMAT = 1
+_RESULT = "result-"
 _KEPT_SLOTS = 100
 _KEPT_SPANS = 100
 _KEPT_ENDED = 50
@@ -44,7 +45,13 @@ class Places:
 
     def result(self, token: str) -> Path:
         """What a run came to. Each has a file of its own, so that none is taken for the end of another."""
-        return self.folder / f"result-{token}.json"
+        return self.folder / f"{_RESULT}{token}.json"
+
+    def remove_results(self) -> None:
+        """Removes what runs came to, also what one that was killed had half written. None may be at work."""
+        atomic.sweep(self.folder, _RESULT)
+        for file in self.folder.glob(f"{_RESULT}*.json"):
+            file.unlink(missing_ok=True)
 
     @property
     def heartbeat(self) -> Path:

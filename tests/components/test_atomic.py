@@ -169,6 +169,13 @@ def test_sweep_takes_leftovers_only(tmp_path):
     assert atomic.sweep(tmp_path / "missing") == []
 
 
+def test_sweep_of_one_target_leaves_another_writers(tmp_path):
+    for name in (".staging-state.json-1-ab", ".staging-resume-1-ab", ".removed-state.json-1-ab"):
+        (tmp_path / name).write_text("x")
+    assert len(atomic.sweep(tmp_path, "state.json")) == 2
+    assert [p.name for p in tmp_path.iterdir()] == [".staging-resume-1-ab"]
+
+
 def test_make_directory_makes_what_is_missing_above_it(tmp_path):
     atomic.make_directory(tmp_path / "a" / "b" / "c")
     atomic.make_directory(tmp_path / "a" / "b" / "c")

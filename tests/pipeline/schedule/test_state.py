@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from schedule_world import project
 
 from evergreen.components.errors import EvergreenError
+from evergreen.pipeline import config as configuration
 from evergreen.pipeline.schedule import state
-from evergreen.pipeline.schedule.state import Ended, Job, Pause, Running, State
+from evergreen.pipeline.schedule.loop import Loop
+from evergreen.pipeline.schedule.state import Ended, Job, Pause, Places, Running, State
 
 
 def test_everything_is_read_as_it_was_written(tmp_path):
@@ -58,3 +61,21 @@ def test_what_is_kept_has_an_end():
     assert max(len(one) for one in kept) <= 100
     assert remembered.counts == {"nothing": 1000}
     assert "999" in remembered.settled
+
+
+def test_a_start_removes_what_a_killed_scheduler_and_its_run_had_half_written(tmp_path):
+    file = project(tmp_path)
+    places = Places(configuration.load(str(file)).workspace_dir)
+    places.folder.mkdir(parents=True)
+    state.write(places.state, State(running=Running(Job("every", 0.0), "1", "files", 0.0, str(places.result("a")))))
+    for name in (".staging-state.json-1-ab", ".staging-result-a.json-1-ab", "result-a.json"):
+        (places.folder / name).write_text("{")
+    (places.folder / ".staging-resume-1-ab").write_text("another process writes this")
+    loop = Loop(lambda: configuration.load(str(file)), lambda config, running: ["false"], lambda line: None)
+    loop.stop()
+    assert loop.run() == 0
+    assert sorted(path.name for path in places.folder.iterdir() if "json" in path.name) == [
+        "heartbeat.json",
+        "state.json",
+    ]
+    assert (places.folder / ".staging-resume-1-ab").exists()
