@@ -194,23 +194,17 @@ def plot(points: Sequence[Point], out: Path, clock: str = "stages") -> None:
             fitted = [p for p in found if p["rows"] <= FITTED_ROWS]
             if len(fitted) > 1:
                 fixed, slope = fit([p[along] for p in fitted], seconds[: len(fitted)])
-                dense = np.geomspace(x[0], x[-1]) if along == "rows" else x
-                row[0].plot(dense, fixed + slope * dense, "-", color=colour, linewidth=1)
+                row[0].plot(x, fixed + slope * x, "-", color=colour, linewidth=1)
             if along == "window" and run == RETRAINING:
                 rest = [total - p[clock].get(TRAINING, 0.0) for total, p in zip(seconds, found, strict=True)]
                 row[0].plot(x, rest, "o:", color=colour, markersize=3, linewidth=1, label="without the training")
         what = "rows of a span, window 1" if along == "rows" else f"spans of {WINDOW_ROWS:,} rows in the window"
         for axis, unit in zip(row, (words, "resident memory, GiB"), strict=True):
             axis.set(xlabel=what, ylabel=unit)
-            if along == "rows":
-                axis.set_xscale("log")
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * axis.dataLim.y1)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-    if axes[0, 0].get_ylim()[1] > 300:  # the lines are straight on equal scales; with the largest point, only on these
-        axes[0, 0].set_yscale("log")
-    axes[1, 0].legend(frameon=False)
-    axes[0, 1].axhline(6, color="#a23b72", linewidth=1, linestyle="--")
+    axes[1, 0].legend(frameon=False, loc="lower right")
     figure.tight_layout()
     figure.savefig(out, dpi=110)
 
