@@ -22,9 +22,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "examples" / "flights"
 sys.path.append(str(EXAMPLE))
+START = "start and imports"
 # What does the same on both sides stands in one row.
 ROWS = {
-    "start and imports": ("start and imports",),
+    START: (START,),
     "read the data": ("CsvExampleGen", "SpanExampleGen"),
     "statistics": ("StatisticsGen",),
     "schema": ("SchemaGen", "Schema"),
@@ -93,7 +94,7 @@ def evergreen(work: Path, steps: int) -> dict[str, Any]:
 def rows(stages: Counter[str], seconds: float) -> dict[str, float]:
     """Sorts stage times into the rows of the table; what no stage took is start, imports and the runner's own work."""
     found = {row: sum(stages[name] for name in names) for row, names in ROWS.items()}
-    found["start and imports"] = seconds - sum(found.values())
+    found[START] = seconds - sum(found.values())
     return found
 
 

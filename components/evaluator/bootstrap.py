@@ -51,8 +51,8 @@ def paired(
 ) -> dict[str, Bounds]:
     """Bounds the gain of the challenger over the champion, metric by metric, from the same resamples.
 
-    Exact, in chunks: time grows with rows × samples, memory does not. The seed is fixed: the same rows give the same
-    bounds.
+    Exact, in chunks: time grows with rows × samples, or with rows + blocks × samples where these are drawn; memory does
+    not. The seed is fixed: the same rows give the same bounds.
 
     Args:
       metric_names: the metrics.
@@ -69,15 +69,20 @@ def paired(
       By metric.
     """
     labels = np.asarray(labels, np.float64)
+    units = block_count(blocks, len(labels))
+    member = None if blocks is None or units == len(labels) else np.unique(blocks, return_inverse=True)[1].reshape(-1)
+    added_up = member is not None and units <= metrics.MOST_BLOCKS
     pairs = {
         name: tuple(
-            metrics.prepare(name, labels, np.asarray(predictions, np.float64), threshold)
+            metrics.prepare(
+                name, labels, np.asarray(predictions, np.float64), threshold, blocks=member if added_up else None
+            )
             for predictions in (challenger, champion)
         )
         for name in metric_names
     }
     gains: dict[str, list[np.ndarray]] = {name: [] for name in metric_names}
-    for weights in _resamples(len(labels), samples, blocks):
+    for weights in _resamples(units, samples, None if added_up else member):
         for name, (of_challenger, of_champion) in pairs.items():
             gains[name].append(np.asarray(metrics.gain(name, of_challenger(weights), of_champion(weights))))
     return {name: _bounds(np.concatenate(parts), confidence) for name, parts in gains.items()}
@@ -89,11 +94,16 @@ def block_count(blocks: np.ndarray | None, rows: int) -> int:
     return count if count > 1 else rows
 
 
-def _resamples(rows: int, samples: int, blocks: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Yields how often each row was drawn, float64 [rows, some of the samples], until all samples are drawn."""
+def _resamples(units: int, samples: int, member: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Yields how often each unit was drawn, float64 [units, some of the samples], until all samples are drawn.
+
+    Args:
+      units: what is drawn.
+      samples: how often as many are drawn.
+      member: each row's unit, [rows]: the rows' weights are given instead of the units'.
+    """
     generator = np.random.default_rng(SEED)
-    units = block_count(blocks, rows)
-    member = None if blocks is None or units == rows else np.unique(blocks, return_inverse=True)[1].reshape(-1)
+    rows = units if member is None else len(member)
     chunk = max(1, min(samples, _CELLS // max(rows, 1)))
     for start in range(0, samples, chunk):
         size = min(chunk, samples - start)

@@ -2,7 +2,8 @@
 
 A metric is written once, over weighted rows: with all weights 1 it is the plain value, with the counts of a resample
 it is the value on that resample. So the number that TFMA reports, the gate's number and the bootstrap's cannot drift
-apart.
+apart. Where rows are drawn in blocks, what a block brings to the metric is added up once, and a resample costs as much
+as it has blocks, however many rows these hold.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import numpy as np
 from evergreen.components.errors import ConfigError
 
 LOG_LOSS_CLIP = 1e-7
+MOST_BLOCKS = 1024  # The AUC needs the pairs of any two blocks: a number for each, and their products for each row.
+_CELLS = 1 << 19  # Numbers in memory at once: 4 MiB, which a core's cache still serves well.
 
-# Takes weights, float64 [rows, resamples]; gives the metric on each resample, float64 [resamples].
+# Takes weights, float64 [rows or blocks, resamples]; gives the metric on each resample, float64 [resamples].
 OfWeights = Callable[[np.ndarray], np.ndarray]
 Terms = Callable[[np.ndarray, np.ndarray, float], "list[np.ndarray]"]
 Finish = Callable[[np.ndarray], np.ndarray]
@@ -30,13 +33,14 @@ class Metric:
       name: as in `evaluate.metrics`.
       best: "high", "low", or "one" where 1 is perfect and both sides of it are worse.
       binary: whether labels must be 0 or 1.
-      prepare: takes labels [rows], predictions [rows] and the threshold, and gives the function of the weights.
+      prepare: takes labels [rows], predictions [rows], the threshold and each row's block [rows] (None: every row for
+        itself), and gives the function of the weights.
     """
 
     name: str
     best: str
     binary: bool
-    prepare: Callable[[np.ndarray, np.ndarray, float], OfWeights]
+    prepare: Callable[[np.ndarray, np.ndarray, float, np.ndarray | None], OfWeights]
 
 
 def names() -> list[str]:
@@ -125,7 +129,13 @@ def compute(
     return {name: float(prepare(name, labels, predictions, threshold)(ones)[0]) for name in metric_names}
 
 
-def prepare(name: str, labels: np.ndarray, predictions: np.ndarray, threshold: float = 0.5) -> OfWeights:
+def prepare(
+    name: str,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    threshold: float = 0.5,
+    blocks: np.ndarray | None = None,
+) -> OfWeights:
     """Does once what does not depend on the weights (sorting, each row's loss).
 
     Args:
@@ -133,18 +143,22 @@ def prepare(name: str, labels: np.ndarray, predictions: np.ndarray, threshold: f
       labels: float64, [rows].
       predictions: float64, [rows].
       threshold: the probability from which on a row counts as positive.
+      blocks: each row's block, integers from 0, at most `MOST_BLOCKS`, [rows]; None: every row for itself.
 
     Returns:
-      A function of weights, float64 [rows, resamples], that gives the metric on each resample, float64 [resamples].
+      A function of weights, float64 [rows, resamples] or [blocks, resamples], that gives the metric on each resample,
+      float64 [resamples].
     """
     metric = get(name)
     if not len(labels) or not np.isfinite(predictions).all():
         return lambda weights: np.full(weights.shape[1], np.nan)
-    return metric.prepare(labels, predictions, threshold)
+    return metric.prepare(labels, predictions, threshold, blocks)
 
 
-def _auc(labels: np.ndarray, predictions: np.ndarray, threshold: float) -> OfWeights:
+def _auc(labels: np.ndarray, predictions: np.ndarray, threshold: float, blocks: np.ndarray | None) -> OfWeights:
     """The share of pairs of a positive and a negative row that are in the right order; ties count half (exact)."""
+    if blocks is not None:
+        return _auc_of_blocks(labels > 0, predictions, blocks)
     positive = np.flatnonzero(labels > 0)
     negative = np.flatnonzero(labels <= 0)
     negative = negative[np.argsort(predictions[negative], kind="stable")]
@@ -165,7 +179,41 @@ def _auc(labels: np.ndarray, predictions: np.ndarray, threshold: float) -> OfWei
     return of_weights
 
 
-def _of_sums(terms: Terms, finish: Finish) -> Callable[[np.ndarray, np.ndarray, float], OfWeights]:
+def _auc_of_blocks(positive: np.ndarray, predictions: np.ndarray, blocks: np.ndarray) -> OfWeights:
+    """The same from how many pairs any two blocks have, and how many of these are in the right order."""
+    count = int(blocks.max()) + 1
+    positives, negatives = (np.bincount(blocks[rows], minlength=count).astype(float) for rows in (positive, ~positive))
+    order = np.argsort(predictions[positive], kind="stable")
+    scores, own = predictions[positive][order], blocks[positive][order]
+    others = blocks[~positive]
+    # From which positive row on, in the order of their scores, a negative one is below it: half of it, then the whole.
+    ends = [np.searchsorted(scores, predictions[~positive], side) for side in ("left", "right")]
+    sorted_ends = [(end[by], others[by]) for end in ends for by in (np.argsort(end, kind="stable"),)]
+    right = np.zeros((count, count))  # [block of the positive row, block of the negative one]
+    below = np.zeros(count)
+    step = max(1, _CELLS // count)
+    for first in range(0, len(scores), step):
+        last = min(first + step, len(scores))
+        size = last - first
+        added = np.zeros(size * count)
+        for end, block in sorted_ends:
+            low, high = np.searchsorted(end, [first, last], "left")
+            added += 0.5 * np.bincount((end[low:high] - first) * count + block[low:high], minlength=size * count)
+        beaten = below + np.cumsum(added.reshape(size, count), axis=0)
+        below = beaten[-1]
+        is_of = np.zeros((size, count))
+        is_of[np.arange(size), own[first:last]] = 1
+        right += is_of.T @ beaten
+
+    def of_weights(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pairs = (positives @ weights) * (negatives @ weights)
+            return np.einsum("ij,ij->j", weights, right @ weights) / pairs
+
+    return of_weights
+
+
+def _of_sums(terms: Terms, finish: Finish) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray | None], OfWeights]:
     """A metric that is a function of weighted sums over the rows.
 
     Args:
@@ -173,8 +221,10 @@ def _of_sums(terms: Terms, finish: Finish) -> Callable[[np.ndarray, np.ndarray, 
       finish: takes the sums, [terms, resamples], and gives the metric, [resamples].
     """
 
-    def prepared(labels: np.ndarray, predictions: np.ndarray, threshold: float) -> OfWeights:
+    def prepared(labels: np.ndarray, predictions: np.ndarray, threshold: float, blocks: np.ndarray | None) -> OfWeights:
         stacked = np.stack([np.asarray(term, np.float64) for term in terms(labels, predictions, threshold)])
+        if blocks is not None:
+            stacked = np.stack([np.bincount(blocks, weights=term) for term in stacked])
 
         def of_weights(weights: np.ndarray) -> np.ndarray:
             with np.errstate(invalid="ignore", divide="ignore"):

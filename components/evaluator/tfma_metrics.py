@@ -16,6 +16,7 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from evergreen.components.evaluator import metrics
 
 EXAMPLE_COUNT = "example_count"
+_PAIRS = "_exam_pairs"  # the underscore makes it private: TFMA does not write it
 
 _Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -39,15 +40,26 @@ def _computations(
     name: str, threshold: float, model_name: str = "", output_name: str = ""
 ) -> metric_types.MetricComputations:
     key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
-    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_Combiner(key, threshold))]
+    pairs = metric_types.MetricKey(name=_PAIRS, model_name=model_name, output_name=output_name)
+
+    def derived(found: metric_types.MetricsDict) -> metric_types.MetricsDict:
+        labels, predictions = found[pairs]
+        if name == EXAMPLE_COUNT:
+            return {key: float(len(labels))}
+        return {key: metrics.compute([name], labels, predictions, threshold)[name]}
+
+    # TFMA drops what it has already: the rows are collected once for all metrics of a model.
+    return [
+        metric_types.MetricComputation(keys=[pairs], preprocessors=None, combiner=_Combiner(pairs)),
+        metric_types.DerivedMetricComputation(keys=[key], result=derived),
+    ]
 
 
 class _Combiner(beam.CombineFn):
-    """Collects labels and predictions, and computes the metric when all are there."""
+    """Collects the labels and a model's predictions."""
 
-    def __init__(self, key: metric_types.MetricKey, threshold: float):
+    def __init__(self, key: metric_types.MetricKey):
         self._key = key
-        self._threshold = threshold
 
     def create_accumulator(self) -> _Pairs:
         return []
@@ -63,6 +75,4 @@ class _Combiner(beam.CombineFn):
 
     def extract_output(self, accumulator: _Pairs) -> metric_types.MetricsDict:
         labels, predictions = (np.concatenate(parts) for parts in zip(*accumulator, strict=True))
-        if self._key.name == EXAMPLE_COUNT:
-            return {self._key: float(len(labels))}
-        return {self._key: metrics.compute([self._key.name], labels, predictions, self._threshold)[self._key.name]}
+        return {self._key: (labels, predictions)}

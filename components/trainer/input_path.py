@@ -2,15 +2,18 @@
 
 The rows are read, parsed and transformed once, in big batches, and kept in memory as one matrix for each dtype; each
 epoch draws a new permutation of the row numbers and gathers its batches by it. That costs a step a fraction of a
-millisecond, and shuffles all rows, not a buffer of them. Rows that do not fit the memory budget are read, parsed and
-transformed anew each epoch, and shuffled by file and in a buffer.
+millisecond, and shuffles all rows, not a buffer of them. A training that ends before its first epoch does needs only
+the rows that this epoch's permutation draws: no others are parsed, transformed and kept, so that its time and memory
+follow its steps and not the window. Rows that do not fit the memory budget are read, parsed and transformed anew each
+epoch, and shuffled by file and in a buffer.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +32,19 @@ _PREFETCH = 4
 _SHARE_OF_MEMORY = 1 / 4
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What a training takes of its rows.
+
+    Attributes:
+      rows: how many it takes in all, a multiple of its batches.
+      seed: of the order in which it takes them.
+    """
+
+    rows: int
+    seed: int
+
+
 @dataclass
 class Dataset:
     """Rows of a training or of a validation, and how to read them in batches.
@@ -39,7 +55,7 @@ class Dataset:
       cached_bytes: memory that the rows take; 0 where they are read from the files each time.
       batches: makes a tf.data.Dataset of (features, label) for a batch size, a seed (None for the files' order) and a
         step to begin at; see `training` and `evaluation`.
-      columns: the numbers in memory by feature; None where rows are read from the files.
+      columns: the numbers in memory by feature, of the rows that are there; None where rows are read from the files.
     """
 
     rows: int
@@ -70,6 +86,7 @@ def open_rows(
     features: Sequence[str],
     label: str,
     budget: int | None = None,
+    draw: Draw | None = None,
 ) -> Dataset:
     """Reads rows into memory, or prepares to stream them where they do not fit.
 
@@ -79,6 +96,8 @@ def open_rows(
       features: the transformed features that the model reads.
       label: the transformed feature that holds the label.
       budget: bytes that the rows may take; None for a share of the machine's memory.
+      draw: what a training will take of them, where that is known: the same batches come out, and what is not drawn is
+        not kept, so there is nothing to evaluate on.
 
     Returns:
       The rows.
@@ -88,13 +107,15 @@ def open_rows(
     """
     names = [*features, label]
     budget = memory_budget() if budget is None else budget
-    loaded = _load(parts, graph, names, budget)
+    drawn = None if draw is None else _drawn(parts, draw)
+    loaded = _load(parts, graph, names, budget, drawn)
     if loaded is None:
         return _streamed(parts, graph, names)
     tables, counts, size = loaded
     rows = sum(counts.values())
     columns = {name: values for table in tables for name, values in table.columns().items()}
-    return Dataset(rows, counts, size, _cached_batches(tables, label, rows), columns)
+    batches = _cached_batches(tables, label, rows) if drawn is None else _drawn_batches(tables, label, drawn)
+    return Dataset(rows, counts, size, batches, columns)
 
 
 def memory_budget() -> int:
@@ -179,10 +200,36 @@ def _tables(chunks: dict[str, list[np.ndarray]]) -> list[_Table]:
     return tables
 
 
+def _order(rows: int, seed: int, epoch: int | tf.Tensor) -> tf.Tensor:
+    """Returns an epoch's permutation of the row numbers, int32, [rows]."""
+    return tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([np.int64(seed), epoch]))
+
+
+def _drawn(parts: Sequence[Part], draw: Draw) -> np.ndarray | None:
+    """Returns the numbers of the rows that a training takes, in its order; None for all of them, or where nobody knows.
+
+    Args:
+      parts: the files.
+      draw: what it takes.
+
+    Returns:
+      int32, [draw.rows].
+    """
+    counts = [part.rows for part in parts]
+    rows = sum(count or 0 for count in counts)
+    if None in counts or draw.rows >= rows:
+        return None
+    return np.asarray(_order(rows, draw.seed, np.int64(0))[: draw.rows])
+
+
 def _load(
-    parts: Sequence[Part], graph: TransformGraph | Materialized, names: list[str], budget: int
+    parts: Sequence[Part],
+    graph: TransformGraph | Materialized,
+    names: list[str],
+    budget: int,
+    drawn: np.ndarray | None = None,
 ) -> tuple[list[_Table], dict[tuple[int, str], int], int] | None:
-    """Reads, parses and transforms every row; None as soon as they exceed the budget.
+    """Reads, parses and transforms every row, or those that are drawn; None as soon as they exceed the budget.
 
     Returns:
       The rows, how many each part gave, and their bytes.
@@ -199,26 +246,60 @@ def _load(
     read = tf.data.Dataset.from_tensor_slices((paths, numbers)).interleave(
         batches, cycle_length=_READERS, num_parallel_calls=_READERS, deterministic=True
     )
-
     parse = graph.parser(names)
-
-    @tf.autograph.experimental.do_not_convert
-    def transform(batch: tf.Tensor, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return parse(batch), number
-
-    transformed = _ready(read.map(transform, num_parallel_calls=_PARSERS, deterministic=True))
-    chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     counts = [0] * len(parts)
+    transformed = _all_rows(read, parse, counts) if drawn is None else _some_rows(read, parse, counts, drawn)
+    chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     size = 0
-    for batch, number in transformed:
+    for batch in transformed:
         for name, tensor in batch.items():
             array = tensor.numpy()
             chunks[name].append(array)
             size += _memory(array)
-        counts[int(number)] += len(batch[names[0]])
         if size > budget:
             return None
-    return _tables(chunks) if sum(counts) else [], _by_part(parts, counts), size
+    found = _by_part(parts, counts)
+    return _tables(chunks) if sum(counts) else [], found, size
+
+
+def _all_rows(read: tf.data.Dataset, parse: Callable[..., Any], counts: list[int]) -> Iterator[dict[str, tf.Tensor]]:
+    """Yields batches of transformed rows, and counts them by part."""
+
+    @tf.autograph.experimental.do_not_convert
+    def transform(batch: tf.Tensor, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        return parse(batch), number, tf.size(batch)
+
+    for batch, number, size in _ready(read.map(transform, num_parallel_calls=_PARSERS, deterministic=True)):
+        counts[int(number)] += int(size)
+        yield batch
+
+
+def _some_rows(
+    read: tf.data.Dataset, parse: Callable[..., Any], counts: list[int], drawn: np.ndarray
+) -> Iterator[dict[str, tf.Tensor]]:
+    """Yields batches of those transformed rows that are drawn, in the files' order; counts all of them by part."""
+    last = int(drawn.max(initial=0)) + 1  # is not drawn, nor is any row behind it
+    mask = np.zeros(last + 1, bool)
+    mask[drawn] = True
+    is_drawn = tf.constant(mask)
+
+    @tf.autograph.experimental.do_not_convert
+    def pick(first: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
+        records, number = batch
+        size = tf.size(records, tf.int64)
+        wanted = tf.gather(is_drawn, tf.minimum(tf.range(first, first + size), last))
+        return first + size, (tf.boolean_mask(records, wanted), number, size)
+
+    kept, rows = [], 0
+    for records, number, size in _ready(read.scan(np.int64(0), pick)):
+        counts[int(number)] += int(size)
+        kept.append(records)
+        rows += int(tf.size(records))
+        if rows >= READ_BATCH:
+            yield parse(tf.concat(kept, 0))
+            kept, rows = [], 0
+    if rows:
+        yield parse(tf.concat(kept, 0))
 
 
 def _by_part(parts: Sequence[Part], counts: Sequence[int]) -> dict[tuple[int, str], int]:
@@ -248,10 +329,7 @@ def _memory(array: np.ndarray) -> int:
 def _cached_batches(
     tables: Sequence[_Table], label: str, rows: int
 ) -> Callable[[int, int | None, int], tf.data.Dataset]:
-    @tf.autograph.experimental.do_not_convert
-    def gather(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        batch = {name: values for table in tables for name, values in table.gather(index).items()}
-        return batch, batch.pop(label)
+    gather = _gatherer(tables, label)
 
     def batches(batch_size: int, seed: int | None, start: int) -> tf.data.Dataset:
         if seed is None:
@@ -260,14 +338,42 @@ def _cached_batches(
 
         @tf.autograph.experimental.do_not_convert
         def permutation(epoch: tf.Tensor) -> tf.Tensor:
-            order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([np.int64(seed), epoch]))
-            return order[tf.where(epoch == first, skipped, 0) :]
+            return _order(rows, seed, epoch)[tf.where(epoch == first, skipped, 0) :]
 
         # A batch may hold the end of one epoch and the beginning of the next: no row is left out.
         order = tf.data.Dataset.counter(np.int64(first)).map(permutation).rebatch(batch_size, drop_remainder=True)
         return order.map(gather, num_parallel_calls=1, deterministic=True)
 
     return batches
+
+
+def _drawn_batches(
+    tables: Sequence[_Table], label: str, drawn: np.ndarray
+) -> Callable[[int, int | None, int], tf.data.Dataset]:
+    """As `_cached_batches`, of the rows that one epoch begins with; the order is settled, whatever the seed."""
+    gather = _gatherer(tables, label)
+    # The k-th of the rows that are there is the one with the k-th smallest number.
+    places = np.empty(len(drawn), np.int32)
+    places[np.argsort(drawn, kind="stable")] = np.arange(len(drawn), dtype=np.int32)
+
+    def batches(batch_size: int, seed: int | None, start: int) -> tf.data.Dataset:
+        if seed is None:
+            raise ValueError("Invalid value for argument `seed`. Expected an integer: not every row is here.")
+        # What is read ahead of the last step begins again, and nobody sees it.
+        order = tf.data.Dataset.from_tensors(places[start * batch_size :])
+        order = order.concatenate(tf.data.Dataset.from_tensors(places).repeat())
+        return order.rebatch(batch_size, drop_remainder=True).map(gather, num_parallel_calls=1, deterministic=True)
+
+    return batches
+
+
+def _gatherer(tables: Sequence[_Table], label: str) -> Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]:
+    @tf.autograph.experimental.do_not_convert
+    def gather(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        batch = {name: values for table in tables for name, values in table.gather(index).items()}
+        return batch, batch.pop(label)
+
+    return gather
 
 
 def _streamed(parts: Sequence[Part], graph: TransformGraph | Materialized, names: list[str]) -> Dataset:

@@ -241,12 +241,15 @@ def _one_row(spec: tf.TensorSpec) -> tf.Tensor:
 def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) -> tuple[Any, Any]:
     source = graph if request.examples else Materialized(graph)
 
-    def read(parts: list[Part]) -> input_path.Dataset:
-        return input_path.open_rows(parts, source, features, request.label, request.cache_bytes)
+    def read(parts: list[Part], draw: input_path.Draw | None = None) -> input_path.Dataset:
+        return input_path.open_rows(parts, source, features, request.label, request.cache_bytes, draw)
 
+    settings, draw = request.settings, None
+    if settings.strategy not in ON_CLUSTERS:  # there workers may take more than their share
+        draw = input_path.Draw(settings.steps * settings.global_batch_size, settings.seed)
     try:
         validation = read(validation_parts(request.window))
-        training = read(training_parts(request.window, request.newest_span))
+        training = read(training_parts(request.window, request.newest_span), draw)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise DataRejected(
             "the rows of the window cannot be read",
@@ -260,7 +263,7 @@ def _rows(request: Request, graph: TransformGraph, features: tuple[str, ...]) ->
             f"the training splits of the spans {spans or 'none'} are empty",
             "Widen the window (data.window), or lower data.exam and data.validation.",
         )
-    stopping = request.settings.early_stopping
+    stopping = settings.early_stopping
     if stopping is not None and not validation.rows:
         raise ConfigError(
             "early stopping has no validation rows",

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
+from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
 from evergreen.components.evaluator import analysis, metrics, tables, tfma_metrics
@@ -129,3 +130,12 @@ def test_one_model_without_slices_in_several_batches(tmp_path, monkeypatch):
     expected = metrics.compute(["auc"], *(_table()[name].to_numpy() for name in ("label", "prediction")))
     assert result == {(): {"challenger": pytest.approx({"example_count": 400.0, **expected})}}
     assert tfma.load_eval_result(str(tmp_path)).model_location == "/models/2"
+
+
+def test_the_rows_are_collected_once_for_all_metrics_of_a_model():
+    computations = [
+        computation
+        for name in ("auc", "log_loss", tfma_metrics.EXAMPLE_COUNT)
+        for computation in tfma_metrics.ExamMetric(name).computations(model_names=["challenger", "champion"])
+    ]
+    assert len({one for one in computations if isinstance(one, metric_types.MetricComputation)}) == 2

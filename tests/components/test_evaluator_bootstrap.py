@@ -1,6 +1,7 @@
 """The paired bootstrap: its bounds hold as often as they say, and wider ones for rows that share their fate."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -86,3 +87,35 @@ def test_undefined_where_one_class_is_too_rare_to_be_drawn():
     labels = np.zeros(50)
     bounds = _paired(labels, np.arange(50.0), np.arange(50.0))["auc"]
     assert math.isnan(bounds.lower) and math.isnan(bounds.upper)
+
+
+@pytest.mark.parametrize("decimals", [15, 1], ids=["few ties", "many ties"])
+def test_blocks_added_up_give_the_bounds_of_their_rows(monkeypatch, decimals):
+    generator = np.random.default_rng(5)
+    labels, challenger, champion = _models(3000, generator)
+    challenger, champion = (np.round(1 / (1 + np.exp(-scores)), decimals) for scores in (challenger, champion))
+    blocks = generator.integers(0, 40, 3000) * 3
+    names = ["auc", "log_loss", "calibration", "accuracy", "precision", "recall", "r2", "root_mean_squared_error"]
+    found = _paired(labels, challenger, champion, names, blocks=blocks)
+    monkeypatch.setattr(bootstrap.metrics, "_CELLS", 40 * 7)  # many chunks of rows
+    again = _paired(labels, challenger, champion, names, blocks=blocks)
+    monkeypatch.setattr(bootstrap.metrics, "MOST_BLOCKS", 1)
+    by_row = _paired(labels, challenger, champion, names, blocks=blocks)
+    for name in names:
+        expected = pytest.approx((by_row[name].lower, by_row[name].upper), rel=1e-9)
+        assert (found[name].lower, found[name].upper) == expected
+        assert (again[name].lower, again[name].upper) == expected
+
+
+def test_a_resample_of_blocks_costs_as_much_as_it_has_blocks():
+    generator = np.random.default_rng(5)
+    labels, challenger, champion = _models(40_000, generator)
+    blocks = np.arange(40_000) % 50
+
+    def seconds(samples):
+        began = time.process_time()
+        _paired(labels, challenger, champion, ["auc", "log_loss"], samples=samples, blocks=blocks)
+        return time.process_time() - began
+
+    # By rows 100 times the resamples took 100 times as long.
+    assert seconds(2000) < 10 * seconds(20) + 1

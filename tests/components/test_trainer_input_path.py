@@ -1,5 +1,6 @@
 """The rows that reach the model: all of them, transformed, shuffled anew each epoch, from memory or from the files."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import tensorflow as tf
 import trainer_world
 
-from evergreen.components.errors import ConfigError
+from evergreen.components.errors import ConfigError, DataRejected
 from evergreen.components.trainer import input_path
 from evergreen.components.trainer.request import training_parts, validation_parts
 from evergreen.components.trainer.transform_graph import Materialized, TransformGraph, _check_dense
@@ -29,6 +30,12 @@ def window(world):
 
 def open_training(window, graph, budget=None):
     return input_path.open_rows(training_parts(window, 3), graph, NAMES, "late", budget)
+
+
+def counted(window):
+    """Returns the training parts with how many rows were written, as Examples of ours say."""
+    parts = training_parts(window, 3)
+    return [dataclasses.replace(part, rows=trainer_world.ROWS[part.split]) for part in parts]
 
 
 def rows_of(batches):
@@ -93,6 +100,30 @@ def test_the_same_seed_gives_the_same_order(graph, window, budget):
     first, again, other = (rows_of(rows.training(72, seed).take(10)) for seed in (5, 5, 6))
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_training_that_takes_few_rows_gets_the_same_batches_and_keeps_no_others(graph, window, monkeypatch, start):
+    monkeypatch.setattr(input_path, "READ_BATCH", 50)  # many reads, and a transform of what several of them give
+    everything = open_training(window, graph)
+    few = input_path.open_rows(counted(window), graph, NAMES, "late", draw=input_path.Draw(6 * 32, 5))
+    wanted = everything.training(32, 5, start).take(6 - start)
+    assert rows_of(few.training(32, 5, start).take(6 - start)) == rows_of(wanted)
+    assert (few.rows, few.rows_by_part) == (everything.rows, everything.rows_by_part)
+    assert {len(column) for column in few.columns.values()} == {6 * 32}
+    assert few.cached_bytes < everything.cached_bytes / 3
+
+
+def test_a_training_of_many_epochs_keeps_all_rows(graph, window):
+    many = input_path.open_rows(counted(window), graph, NAMES, "late", draw=input_path.Draw(720, 5))
+    assert many.cached_bytes == open_training(window, graph).cached_bytes
+    assert rows_of(many.evaluation()[0]) == rows_of(open_training(window, graph).evaluation()[0])
+
+
+def test_rows_that_are_gone_are_missed_though_few_are_taken(graph, window):
+    short = [dataclasses.replace(part, rows=part.rows + 1) for part in counted(window)]
+    with pytest.raises(DataRejected, match="rows of the window cannot be read"):
+        input_path.open_rows(short, graph, NAMES, "late", draw=input_path.Draw(32, 5))
 
 
 @pytest.mark.parametrize("budget", [None, 0], ids=["cached", "streamed"])
