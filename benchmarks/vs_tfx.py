@@ -2,8 +2,8 @@
 
 Twice each: cold, on three months; and the retraining when one more month has come, where the stock pipeline runs on
 that window as a whole (it knows no spans) and Evergreen on what is new. Both sides' gates are on. Prints the stages
-side by side and two ratios: of the whole runs, and of the runs without the rows that the stock pipeline has no stage for.
-The figures hold for the machine and the hour of this run.
+side by side and two ratios: of the whole runs, and of the runs without what the stock pipeline has no stage for. The
+figures hold for the machine and the hour of this run.
 
     .venv/bin/python benchmarks/vs_tfx.py [--steps 200] [--json]
 """
