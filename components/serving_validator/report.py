@@ -4,7 +4,7 @@ The report is a JSON object:
 
     {"format": 1, "passed": true, "reasons": [], "notes": [],
      "server": "built-in" | "tensorflow_model_server", "rows": 50, "tolerance": 0.001,
-     "start_s": 4.1,                    from the server's start to the model's first AVAILABLE
+     "start_s": 4.1,                    from the server's flags to the model's first AVAILABLE; its process may be ready
      "load_s": 0.4,                     the part of it that loaded the SavedModel, as the server measured it
      "peak_bytes": 310000000,           the server's memory at its highest
      "models": [{"model": "SavedModel" | "TFLite float16",
