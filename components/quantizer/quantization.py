@@ -108,6 +108,7 @@ class _Quantization:
 
     def run(self) -> tuple[report.Report, dict[str, bytes]]:
         """Takes the steps in order."""
+        variants.begin(self.worker, self.source(None), report.needs_baseline(self.settings))
         source, inputs_reason = self.baseline()
         for variant in report.needs_baseline(self.settings)[1:]:
             self.found[variant] = self.measured(source, variant)
@@ -196,6 +197,7 @@ class _Quantization:
             found.failure = str(failure)
             return found
         progress.report(None, f"{variant}{words}: answering the exam rows")
+        self.worker.settle()  # its answers are timed
         features = self.exam.transformed if source.front is None else self.exam.raw
         try:
             found.run = runtime.run(found.made.content, features, self.settings.convert_seconds, found.made.select_ops)
@@ -255,6 +257,7 @@ class _Quantization:
         import tensorflow as tf
 
         progress.report(None, "timing the SavedModel")
+        self.worker.settle()
         serving = model_layout.serving_dir(self.inputs.model)
         model = loaded.saved_model(serving if raw and model_layout.is_saved_model(serving) else self.core)
         name = Signature.PREDICT_RAW if Signature.PREDICT_RAW in model.signatures else Signature.SERVING_DEFAULT

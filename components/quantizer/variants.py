@@ -80,6 +80,21 @@ def make(worker: Worker, source: Source, variant: str, denied: Sequence[str] = (
     return Made(variant, content, core, select_ops)
 
 
+def begin(worker: Worker, source: Source, variants: Sequence[str]) -> None:
+    """Starts conversions that `make` will ask for, side by side.
+
+    Args:
+      worker: what converts.
+      source: what from; its front is not needed yet.
+      variants: which.
+    """
+    for variant in variants:
+        if variant not in CALIBRATED:
+            worker.begin(source.core, variant, None, source.select_ops)
+        elif not calibration_problem(source.rows):
+            worker.begin(source.core, variant, dict(source.rows), source.select_ops)
+
+
 def calibration_problem(rows: Mapping[str, np.ndarray]) -> str:
     """Says why rows cannot calibrate; empty where they can.
 

@@ -3,7 +3,8 @@
     python -m evergreen.components.quantizer.worker PARENT
 
 The worker imports TensorFlow once, which takes seconds, and forks for each job before TensorFlow has started a thread.
-Jobs come over its standard input, answers go over its standard output, one JSON line each. It dies with its parent.
+Jobs come over its standard input, answers go over its standard output, one JSON line each with the job's number, in the
+order in which they end. It dies with its parent.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -27,6 +29,8 @@ from evergreen.components.quantizer.convert import ConversionFailed
 from evergreen.components.trainer import parent as parents
 
 _POLL_S = 0.02
+# Jobs at a time, as far as there are cores. Each may need several times the model's memory.
+_AT_ONCE = 2
 
 Rows = dict[str, np.ndarray]
 
@@ -41,11 +45,30 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
       process: the process; another one after it died.
     """
 
+    process: subprocess.Popen[str]
+
     def __init__(self, seconds: float):
         self._seconds = seconds
         self._folder = tempfile.TemporaryDirectory()
-        self._files = 0
+        self._jobs = 0
+        # By number, of jobs that are not answered yet or whose answer nobody wanted yet.
+        self._begun: dict[int, dict[str, Any]] = {}
+        self._answers: dict[int, dict[str, Any]] = {}
         self.process = ahead.take(__name__) or _start()
+
+    def begin(self, saved_model: str, variant: str, rows: Rows | None = None, select: bool = False) -> None:
+        """Starts a conversion that `convert` will be asked for with the same arguments, and does not wait for it."""
+        with contextlib.suppress(BrokenPipeError):  # `convert` will say so, or start it anew
+            self._submit(_conversion(saved_model, variant, (), select), rows)
+
+    def settle(self) -> None:
+        """Waits until nothing is converted, so that the machine is quiet. How the conversions ended `convert` says.
+
+        Where the process has died meanwhile, `convert` starts anew what was begun.
+        """
+        with contextlib.suppress(ConversionFailed):
+            while len(self._answers) < len(self._begun):
+                self._hear()
 
     def convert(
         self, saved_model: str, variant: str, rows: Rows | None = None, denied: Sequence[str] = (), select: bool = False
@@ -55,8 +78,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         Raises:
           ConversionFailed: as there; also where the converter crashed or took too long.
         """
-        job = {"saved_model": saved_model, "variant": variant, "denied": list(denied), "select": select}
-        with open(self._run({"do": "convert", **job}, rows), "rb") as file:
+        with open(self._run(_conversion(saved_model, variant, denied, select), rows), "rb") as file:
             return file.read()
 
     def activation_errors(self, saved_model: str, rows: Rows) -> list[dict[str, Any]]:
@@ -78,26 +100,61 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         self._folder.cleanup()
 
     def _run(self, job: dict[str, Any], rows: Rows | None) -> str:
-        self._files += 1
-        output = os.path.join(self._folder.name, str(self._files))
-        if rows is not None:
-            job["rows"] = f"{output}.npz"
-            np.savez(job["rows"], **rows)  # type: ignore[arg-type]
-        if self.process.poll() is not None:
-            self.process = _start()
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps({**job, "output": output, "seconds": self._seconds}) + "\n")
-            self.process.stdin.flush()
-            answer = json.loads(self.process.stdout.readline() or "{}")
-        except BrokenPipeError:
-            answer = {}
-        if not answer:
-            self.process.wait()
-            raise ConversionFailed(f"conversion failed: the converter's process {_ending(self.process.returncode)}")
+        """Returns the file with a job's result; one that was begun is waited for."""
+        number = next((n for n, begun in self._begun.items() if begun == job), None)
+        if number is None:
+            try:
+                number = self._submit(job, rows)
+            except BrokenPipeError:
+                self._lost()
+        while number not in self._answers:
+            self._hear()
+        del self._begun[number]
+        answer = self._answers.pop(number)
         if "failure" in answer:
             raise ConversionFailed(answer["failure"])
-        return output
+        return self._file(number)
+
+    def _file(self, number: int) -> str:
+        return os.path.join(self._folder.name, str(number))
+
+    def _submit(self, job: dict[str, Any], rows: Rows | None) -> int:
+        if self.process.poll() is not None:
+            self._forget()
+            self.process = _start()
+        self._jobs += 1
+        told = {**job, "number": self._jobs, "output": self._file(self._jobs), "seconds": self._seconds}
+        if rows is not None:
+            told["rows"] = f"{told['output']}.npz"
+            np.savez(told["rows"], **rows)  # type: ignore[arg-type]
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+        self._begun[self._jobs] = job
+        return self._jobs
+
+    def _hear(self) -> None:
+        """Reads the next answer."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self._lost()
+        answer = json.loads(line)
+        self._answers[answer["number"]] = answer
+
+    def _lost(self) -> NoReturn:
+        """Says that the process has died. What else was begun is begun anew when it is asked for."""
+        self._forget()
+        self.process.wait()
+        raise ConversionFailed(f"conversion failed: the converter's process {_ending(self.process.returncode)}")
+
+    def _forget(self) -> None:
+        self._begun.clear()
+        self._answers.clear()
+
+
+def _conversion(saved_model: str, variant: str, denied: Sequence[str], select: bool) -> dict[str, Any]:
+    return {"do": "convert", "saved_model": saved_model, "variant": variant, "denied": list(denied), "select": select}
 
 
 def prepare() -> None:
@@ -145,8 +202,12 @@ def _do(job: dict[str, Any]) -> dict[str, Any]:
     return {"done": True}
 
 
-def _fork(job: dict[str, Any]) -> dict[str, Any]:
-    """Does a job in a fork and waits for it."""
+def _fork(job: dict[str, Any]) -> int:
+    """Does a job in a fork, which writes what came of it beside the job's output.
+
+    Returns:
+      The fork's process id.
+    """
     server = os.getpid()
     child = os.fork()
     if child == 0:
@@ -159,16 +220,18 @@ def _fork(job: dict[str, Any]) -> dict[str, Any]:
         finally:
             sys.stderr.flush()
             os._exit(code)
-    limit = time.monotonic() + job["seconds"]
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > limit:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return {"failure": f"conversion failed: not done within {job['seconds']:g} s (`quantize.convert_seconds`)"}
-        time.sleep(_POLL_S)
+    return child
+
+
+def _outcome(job: dict[str, Any], child: int, began: float) -> dict[str, Any] | None:
+    """Looks how a fork is; returns the answer when it has ended, or has taken too long and is ended here."""
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        if time.monotonic() < began + job["seconds"]:
+            return None
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return {"failure": f"conversion failed: not done within {job['seconds']:g} s (`quantize.convert_seconds`)"}
     code = os.waitstatus_to_exitcode(status)
     if code:
         return {"failure": f"conversion failed: the converter {_ending(code)}"}
@@ -190,8 +253,23 @@ def main(parent: str) -> None:
     import tensorflow as tf
 
     tf.lite  # noqa: B018  # loads lazily: now, once, and not in each fork
-    for line in sys.stdin:
-        answers.write(json.dumps(_fork(json.loads(line))) + "\n")
+    waiting: list[dict[str, Any]] = []
+    running: dict[int, tuple[dict[str, Any], float]] = {}
+    rest, is_open = b"", True
+    while is_open:
+        while waiting and len(running) < min(_AT_ONCE, ahead.cores()):
+            job = waiting.pop(0)
+            running[_fork(job)] = job, time.monotonic()
+        if select.select([0], [], [], _POLL_S if running else None)[0]:
+            read = os.read(0, 1 << 16)
+            *lines, rest = (rest + read).split(b"\n")
+            waiting += map(json.loads, lines)
+            is_open = bool(read)
+        for child, (job, began) in list(running.items()):
+            answer = _outcome(job, child, began)
+            if answer is not None:
+                del running[child]
+                answers.write(json.dumps({**answer, "number": job["number"]}) + "\n")
 
 
 if __name__ == "__main__":

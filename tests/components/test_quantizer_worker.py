@@ -9,8 +9,9 @@ import time
 import pytest
 import quantizer_world
 
+from evergreen.components import ahead
 from evergreen.components.quantizer.convert import ConversionFailed
-from evergreen.components.quantizer.worker import Worker
+from evergreen.components.quantizer.worker import Worker, prepare
 
 pytestmark = pytest.mark.tensorflow
 
@@ -73,4 +74,42 @@ def test_what_the_converter_refuses_is_told_and_the_worker_lives(core, tmp_path)
     with Worker(120) as worker:
         with pytest.raises(ConversionFailed, match="conversion failed: "):
             worker.convert(str(tmp_path), "float32")
+        assert worker.convert(core, "float32")[4:8] == b"TFL3"
+
+
+def test_conversions_that_were_begun_run_side_by_side_and_give_the_same(core, monkeypatch):
+    with Worker(120) as worker:
+        alone = [worker.convert(core, variant) for variant in ("float32", "float16", "dynamic_int8")]
+        for variant in ("dynamic_int8", "float16", "float32"):
+            worker.begin(core, variant)
+        at_once = 0
+        deadline = time.monotonic() + 60
+        while at_once < min(2, ahead.cores()) and time.monotonic() < deadline:
+            at_once = max(at_once, len(children(worker.process)))
+        assert at_once == min(2, ahead.cores())
+        worker.settle()
+        assert children(worker.process) == []
+        # All is there: nothing is started for what was begun.
+        monkeypatch.setattr(worker, "_submit", lambda *_: pytest.fail("it was begun"))
+        assert [worker.convert(core, variant) for variant in ("float32", "float16", "dynamic_int8")] == alone
+
+
+def test_what_was_begun_when_the_worker_was_killed_is_begun_anew(core):
+    with Worker(120) as worker:
+        whole = worker.convert(core, "float16")
+        killed = worker.process
+        with killing(worker.process, lambda fork: worker.process.pid):
+            worker.begin(core, "float32")
+            worker.begin(core, "float16")
+            worker.settle()
+        assert killed.returncode == -signal.SIGKILL
+        assert worker.convert(core, "float32")[4:8] == b"TFL3"
+        assert worker.convert(core, "float16") == whole
+
+
+def test_a_worker_that_was_prepared_is_taken(core):
+    prepare()
+    waiting = ahead._waiting["evergreen.components.quantizer.worker"].pid if ahead.cores() > 1 else None
+    with Worker(120) as worker:
+        assert waiting in (None, worker.process.pid)
         assert worker.convert(core, "float32")[4:8] == b"TFL3"
