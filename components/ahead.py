@@ -6,6 +6,7 @@ it when its work is known, and starts another one where there is none.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable
@@ -40,6 +41,19 @@ def take(name: str) -> subprocess.Popen[str] | None:
         _end(process)
         return None
     return process
+
+
+def write_where_parent_does() -> None:
+    """Sends what this process prints to where its parent's standard error goes now.
+
+    A stage has a log of its own, and a process that was started ahead began in another stage's. Elsewhere than on Linux
+    it stays there.
+    """
+    with contextlib.suppress(OSError):
+        log = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
 
 
 def end() -> None:

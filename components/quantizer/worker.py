@@ -255,12 +255,15 @@ def main(parent: str) -> None:
     tf.lite  # noqa: B018  # loads lazily: now, once, and not in each fork
     waiting: list[dict[str, Any]] = []
     running: dict[int, tuple[dict[str, Any], float]] = {}
-    rest, is_open = b"", True
+    rest, is_open, is_told = b"", True, False
     while is_open:
         while waiting and len(running) < min(_AT_ONCE, ahead.cores()):
             job = waiting.pop(0)
             running[_fork(job)] = job, time.monotonic()
         if select.select([0], [], [], _POLL_S if running else None)[0]:
+            if not is_told:
+                ahead.write_where_parent_does()
+                is_told = True
             read = os.read(0, 1 << 16)
             *lines, rest = (rest + read).split(b"\n")
             waiting += map(json.loads, lines)

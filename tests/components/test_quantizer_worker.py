@@ -113,3 +113,27 @@ def test_a_worker_that_was_prepared_is_taken(core):
     with Worker(120) as worker:
         assert waiting in (None, worker.process.pid)
         assert worker.convert(core, "float32")[4:8] == b"TFL3"
+
+
+def test_a_worker_that_was_prepared_writes_into_the_log_of_the_stage_that_takes_it(core, tmp_path):
+    def logged_by(work):
+        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+        saved = os.dup(2)
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                work()
+            finally:
+                os.dup2(saved, 2)
+                os.close(saved)
+        return log.read_text
+
+    first = logged_by(prepare)
+
+    def convert():
+        with Worker(120) as worker, pytest.raises(ConversionFailed):
+            worker.activation_errors(str(tmp_path), {})
+
+    second = logged_by(convert)
+    assert "Traceback" in second()
+    assert "Traceback" not in first()
