@@ -17,7 +17,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import execution_publish_utils, launcher, runtime_parameter_utils
 from tfx.types import artifact
 
-from evergreen.pipeline import short_lookups, store_connection
+from evergreen.pipeline import short_lookups
 
 
 class _Launcher(launcher.Launcher):
@@ -47,7 +47,6 @@ class Launch:
     ):
         short_lookups.install()
         self._executing = executing
-        store_connection.try_again_beside_writes()
         self._ir = compiler.Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(
             self._ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}

@@ -113,7 +113,7 @@ class ServerProcess(contextlib.AbstractContextManager["ServerProcess"]):
         seconds: float | None = None,
         environment: Mapping[str, str] | None = None,
     ):
-        self.which, _ = find_server()
+        self.which, self._command = find_server()
         self.log = Path(log)
         ports = free_port(), free_port()
         self.grpc_address, self.rest_address = (f"{_HOST}:{port}" for port in ports)
@@ -143,7 +143,7 @@ class ServerProcess(contextlib.AbstractContextManager["ServerProcess"]):
         guard = [sys.executable, "-m", "evergreen.components.model_server.guarded", str(os.getpid())]
         with open(self.log, "ab") as output:
             return subprocess.Popen(
-                [*guard, *find_server()[1], *arguments],
+                [*guard, *self._command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

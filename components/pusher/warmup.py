@@ -64,8 +64,8 @@ def make(saved_model: Path, rows: Sequence[Row], model_name: str) -> WarmUp:
     import tensorflow as tf
 
     try:
-        signatures = _signatures(saved_model)
-        model = loaded.saved_model(saved_model, tags=["serve"])
+        signatures, tags = _signatures(saved_model)
+        model = loaded.saved_model(saved_model, tags)
     except Exception as error:
         return WarmUp(warnings=(f"No warm-up requests: the model cannot be loaded here: {_first_line(error)}",))
     logs: list[bytes] = []
@@ -112,8 +112,8 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-def _signatures(saved_model: Path) -> dict[str, Any]:
-    """Reads the SignatureDefs of the graph that is served."""
+def _signatures(saved_model: Path) -> tuple[dict[str, Any], list[str] | None]:
+    """Reads the SignatureDefs of the graph that is served, and by which tags it is loaded: none where it is alone."""
     from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -124,7 +124,8 @@ def _signatures(saved_model: Path) -> dict[str, Any]:
     else:
         text_format.Parse((saved_model / "saved_model.pbtxt").read_text(encoding="utf-8"), proto)
     served = next(graph for graph in proto.meta_graphs if "serve" in graph.meta_info_def.tags)
-    return {name: one for name, one in served.signature_def.items() if name != INIT_OP}
+    signatures = {name: one for name, one in served.signature_def.items() if name != INIT_OP}
+    return signatures, None if len(proto.meta_graphs) == 1 else ["serve"]
 
 
 def _batches(signature: Any, rows: Sequence[Row]) -> list[list[Row]]:

@@ -108,16 +108,17 @@ class _Quantization:
 
     def run(self) -> tuple[report.Report, dict[str, bytes]]:
         """Takes the steps in order."""
-        variants.begin(self.worker, self.source(None), report.needs_baseline(self.settings))
+        wanted = report.needs_baseline(self.settings)
+        variants.begin(self.worker, self.core, self.calibration, self.settings.allow_select_ops, wanted)
         source, inputs_reason = self.baseline()
-        for variant in report.needs_baseline(self.settings)[1:]:
+        for variant in wanted[1:]:
             self.found[variant] = self.measured(source, variant)
             if variant in (INT8, INT8_FLOAT_IO) and self.is_beyond(self.found[variant]):
                 self.save(source, variant)
         activations = self.activations()
         saved_model = self.saved_model_ms(source.front is not None)
         front = source.front
-        table = [self.row(variant, front, activations, saved_model) for variant in report.needs_baseline(self.settings)]
+        table = [self.row(variant, front, activations, saved_model) for variant in wanted]
         about = {
             "inputs": "raw" if front is not None else "transformed",
             "inputs_reason": inputs_reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,11 +63,7 @@ def make(worker: Worker, source: Source, variant: str, denied: Sequence[str] = (
     Raises:
       ConversionFailed: with the reason for the report.
     """
-    rows = None
-    if variant in CALIBRATED:
-        if problem := calibration_problem(source.rows):
-            raise ConversionFailed(problem)
-        rows = dict(source.rows)
+    rows = _rows(variant, source.rows)
     core = worker.convert(source.core, variant, rows, denied, source.select_ops)
     metadata = {**source.metadata, "variant": variant}
     if variant not in CALIBRATED:
@@ -80,19 +77,30 @@ def make(worker: Worker, source: Source, variant: str, denied: Sequence[str] = (
     return Made(variant, content, core, select_ops)
 
 
-def begin(worker: Worker, source: Source, variants: Sequence[str]) -> None:
+def begin(
+    worker: Worker, core: str, calibration: Mapping[str, np.ndarray], select_ops: bool, variants: Sequence[str]
+) -> None:
     """Starts conversions that `make` will ask for, side by side.
 
     Args:
       worker: what converts.
-      source: what from; its front is not needed yet.
+      core: as in `Source`.
+      calibration: the same's `rows`.
+      select_ops: as in `Source`.
       variants: which.
     """
     for variant in variants:
-        if variant not in CALIBRATED:
-            worker.begin(source.core, variant, None, source.select_ops)
-        elif not calibration_problem(source.rows):
-            worker.begin(source.core, variant, dict(source.rows), source.select_ops)
+        with contextlib.suppress(ConversionFailed):  # `make` says so
+            worker.begin(core, variant, _rows(variant, calibration), select_ops)
+
+
+def _rows(variant: str, calibration: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Returns the rows that a conversion needs, if any; raises ConversionFailed where they cannot calibrate."""
+    if variant not in CALIBRATED:
+        return None
+    if problem := calibration_problem(calibration):
+        raise ConversionFailed(problem)
+    return dict(calibration)
 
 
 def calibration_problem(rows: Mapping[str, np.ndarray]) -> str:

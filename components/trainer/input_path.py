@@ -258,8 +258,7 @@ def _load(
             size += _memory(array)
         if size > budget:
             return None
-    found = _by_part(parts, counts)
-    return _tables(chunks) if sum(counts) else [], found, size
+    return _tables(chunks) if sum(counts) else [], _by_part(parts, counts), size
 
 
 def _all_rows(read: tf.data.Dataset, parse: Callable[..., Any], counts: list[int]) -> Iterator[dict[str, tf.Tensor]]:

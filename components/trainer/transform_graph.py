@@ -7,6 +7,7 @@ is kept out of it: it would spend seconds on rewriting tft, which needs no rewri
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,11 +16,10 @@ import tensorflow_transform as tft
 from tensorflow_transform import graph_tools
 from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 
+from evergreen.components import loaded
 from evergreen.components.errors import ConfigError
 
 Tensors = dict[str, Any]
-
-_last: dict[str, TransformGraph] = {}
 
 
 def load(uri: str) -> TransformGraph:
@@ -28,11 +28,8 @@ def load(uri: str) -> TransformGraph:
     Args:
       uri: the TransformGraph artifact's folder.
     """
-    if uri not in _last:
-        graph = TransformGraph(uri)
-        _last.clear()
-        _last[uri] = graph
-    return _last[uri]
+    folder = os.path.join(uri, tft.TFTransformOutput.TRANSFORM_FN_DIR)
+    return loaded.once("transform graph", folder, lambda: TransformGraph(uri))
 
 
 class TransformGraph:

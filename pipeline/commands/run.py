@@ -91,15 +91,12 @@ def command(
         raise refusal
 
 
-@contextlib.contextmanager
-def _profiling(asked: bool) -> Iterator[Profile | None]:
+def _profiling(asked: bool) -> contextlib.AbstractContextManager[Profile | None]:
     if not asked:
-        yield None
-        return
+        return contextlib.nullcontext()
     from evergreen.pipeline.profiling.session import Profile
 
-    with Profile() as profile:
-        yield profile
+    return Profile()
 
 
 @dataclass(frozen=True)

@@ -54,3 +54,14 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(tmp_path):
     for _ in range(2):
         with pytest.raises(Exception, match=r"saved_model\.pb"):
             loaded.saved_model(tmp_path / "bad")
+
+
+def test_the_pusher_asks_the_model_that_the_evaluator_loaded(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from evergreen.components.pusher import warmup
+
+    first = loaded.saved_model(write(tmp_path / "a", 3.0))
+    monkeypatch.setattr(tf.saved_model, "load", lambda *_, **__: pytest.fail("it is loaded"))
+    warmup.make(tmp_path / "a", [{"x": 2.0}], "m")
+    assert loaded.saved_model(tmp_path / "a") is first
