@@ -2,16 +2,18 @@
 
 Twice each: cold, on three months; and the retraining when one more month has come, where the stock pipeline runs on
 that window as a whole (it knows no spans) and Evergreen on what is new. Both sides' gates are on. Prints the stages
-side by side and two ratios: of the whole runs, and of the runs without what the stock pipeline has no stage for. The
-figures hold for the machine and the hour of this run.
+side by side and two ratios: of the whole runs, and of the runs without what the stock pipeline has no stage for. All
+is run five times, the sides in turn; a ratio is that of two runs that followed each other, and what is printed are
+medians. The figures hold for the machine and the hour of this run.
 
-    .venv/bin/python benchmarks/vs_tfx.py [--steps 200] [--json]
+    .venv/bin/python benchmarks/vs_tfx.py [--repeats 5] [--steps 200] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "examples" / "flights"
 sys.path.append(str(EXAMPLE))
 START = "start and imports"
+COLD, RETRAINING = "Cold: three months", "One more month"
 # What does the same on both sides stands in one row.
 ROWS = {
     START: (START,),
@@ -109,22 +112,49 @@ def ratios(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
     return one["seconds"] / other["seconds"], one["seconds"] / (other["seconds"] - alone)
 
 
-def table(title: str, one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the medians of one side's runs, row by row."""
+    return {
+        "seconds": statistics.median(run["seconds"] for run in runs),
+        "stages": {row: statistics.median(run["stages"][row] for run in runs) for row in ROWS},
+        "auc": statistics.median(run["auc"] for run in runs),
+        "published": all(run["published"] for run in runs),
+    }
+
+
+def compared(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Returns both sides' medians, and the ratios of each pair of runs with theirs."""
+    found = [ratios(one, other) for one, other in pairs]
+    return {
+        "stock": middle([one for one, _ in pairs]),
+        "evergreen": middle([other for _, other in pairs]),
+        "ratios": [whole for whole, _ in found],
+        "ratios_of_shared_stages": [shared for _, shared in found],
+        "ratio": statistics.median(whole for whole, _ in found),
+        "ratio_of_shared_stages": statistics.median(shared for _, shared in found),
+    }
+
+
+def table(title: str, result: dict[str, Any]) -> list[str]:
     """Lays both sides out."""
+    one, other = result["stock"], result["evergreen"]
     lines = [title, f"  {'':<22}{'stock TFX':>12}{'Evergreen':>12}"]
     for row in ROWS:
         left, right = one["stages"][row], other["stages"][row]
         lines.append(f"  {row:<22}{left:>10.1f} s{right:>10.1f} s")
     lines.append(f"  {'in all':<22}{one['seconds']:>10.1f} s{other['seconds']:>10.1f} s")
     lines.append(f"  {'published':<22}{one['published']!s:>12}{other['published']!s:>12}")
-    whole, shared = ratios(one, other)
-    lines.append(f"  Evergreen is {whole:.2f} times as fast, {shared:.2f} times in the stages that both have\n")
-    return lines
+    for words, key in (("times as fast", "ratio"), ("times in the stages that both have", "ratio_of_shared_stages")):
+        every = key.replace("ratio", "ratios", 1)
+        each = ", ".join(f"{ratio:.2f}" for ratio in sorted(result[every]))
+        lines.append(f"  Evergreen is {result[key]:.2f} {words} ({each})")
+    return [*lines, ""]
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Evergreen against the stock TFX pipeline.")
+    parser.add_argument("--repeats", type=int, default=5, help="how often all is run")
     parser.add_argument("--steps", type=int, default=200, help="training steps of 512 rows, on both sides")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -133,27 +163,25 @@ def main() -> int:
 
     settings = yaml.safe_load((EXAMPLE / "evergreen.yaml").read_text(encoding="utf-8"))
     hyperparameters = json.dumps(settings["trainer"]["hyperparameters"])
-    with tempfile.TemporaryDirectory(prefix="vs-tfx-") as folder:
-        work = Path(folder)
-        data.write_spans(work / "ours" / "data", [1, 2, 3])
-        result = {
-            "cold": {
-                "stock": stock(work / "stock", "1-3", options.steps, hyperparameters),
-                "evergreen": evergreen(work / "ours", options.steps),
-            }
-        }
-        data.write_spans(work / "ours" / "data", [4])
-        result["retraining"] = {
-            "stock": stock(work / "stock", "2-4", options.steps, hyperparameters),
-            "evergreen": evergreen(work / "ours", options.steps),
-        }
-    for sides in result.values():
-        sides["ratio"], sides["ratio_of_shared_stages"] = ratios(sides["stock"], sides["evergreen"])
+    cold, retraining = [], []
+    for number in range(1, options.repeats + 1):
+        with tempfile.TemporaryDirectory(prefix="vs-tfx-") as folder:
+            work = Path(folder)
+            data.write_spans(work / "ours" / "data", [1, 2, 3])
+            one = stock(work / "stock", "1-3", options.steps, hyperparameters)
+            cold.append((one, evergreen(work / "ours", options.steps)))
+            data.write_spans(work / "ours" / "data", [4])
+            one = stock(work / "stock", "2-4", options.steps, hyperparameters)
+            retraining.append((one, evergreen(work / "ours", options.steps)))
+        for title, pairs in ((COLD, cold), (RETRAINING, retraining)):
+            left, right = (side["seconds"] for side in pairs[-1])
+            print(f"{number} of {options.repeats}, {title}: {left:.1f} s, {right:.1f} s", file=sys.stderr, flush=True)
+    result = {"cold": compared(cold), "retraining": compared(retraining)}
     if options.json:
         print(json.dumps(result, indent=1))
         return 0
-    for title, key in (("Cold: three months", "cold"), ("One more month", "retraining")):
-        print("\n".join(table(title, result[key]["stock"], result[key]["evergreen"])))
+    for title, key in ((COLD, "cold"), (RETRAINING, "retraining")):
+        print("\n".join(table(title, result[key])))
     return 0
 
 

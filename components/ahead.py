@@ -6,12 +6,12 @@ it when its work is known, and starts another one where there is none.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Callable
 
 _waiting: dict[str, subprocess.Popen[str]] = {}
+_at_end: list[Callable[[], None]] = []
 
 
 def cores() -> int:
@@ -43,21 +43,19 @@ def take(name: str) -> subprocess.Popen[str] | None:
     return process
 
 
-def write_where_parent_does() -> None:
-    """Sends what this process prints to where its parent's standard error goes now.
+def at_end(callback: Callable[[], None]) -> None:
+    """Lets `end` call this as well.
 
-    A stage has a log of its own, and a process that was started ahead began in another stage's. Elsewhere than on Linux
-    it stays there.
+    Args:
+      callback: ends what somebody has begun with a process that he took.
     """
-    with contextlib.suppress(OSError):
-        log = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
+    _at_end.append(callback)
 
 
 def end() -> None:
-    """Ends every process that nobody took."""
+    """Ends every process that nobody took, and calls what `at_end` was given."""
+    while _at_end:
+        _at_end.pop()()
     while _waiting:
         _end(_waiting.popitem()[1])
 

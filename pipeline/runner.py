@@ -215,20 +215,31 @@ class _Execution:
         self._conclude()
 
     def _look_ahead(self, node_id: str) -> None:
-        """Lets later stages' processes load TensorFlow while Transform runs, or the Trainer where that is cached.
+        """Lets later stages' processes begin beside a stage that keeps one core busy for longer.
 
-        The stages start such processes themselves otherwise. Transform keeps one core busy for longer than loading
-        takes.
+        They load TensorFlow while Transform runs, or the Trainer where that is cached; the converter begins as soon as
+        there is something to convert. The stages do it themselves otherwise.
         """
-        if node_id not in ("Transform", "Trainer"):
+        if node_id not in ("Transform", "Trainer", "Evaluator"):
             return
         from evergreen.components.model_server import process
-        from evergreen.components.quantizer import worker
+        from evergreen.components.quantizer import early, worker
+        from evergreen.components.quantizer.settings import QuantizeSettings
         from evergreen.components.serving_validator import validation
 
-        if self.config.quantize.variants:
+        settings = QuantizeSettings.from_json(self.config.quantize.model_dump_json())
+        if node_id == "Evaluator":
+            early.model(self._output("Trainer", "model"), settings)
+            return
+        if settings.variants:
             worker.prepare()
         process.prepare(validation.ENVIRONMENT)
+        if node_id == "Trainer":
+            early.preprocessing(self._output("Transform", "transform_graph"), self.config.evaluate.label, settings)
+
+    def _output(self, node_id: str, key: str) -> str:
+        uri: str = self.outcome.outputs[node_id][key][0].uri
+        return uri
 
     def _hear(self, fraction: float | None, text: str) -> None:
         """Passes a stage's report on, to the terminal and to whoever asks for the status."""
@@ -242,7 +253,7 @@ class _Execution:
         Returns:
           A function that launches a node by its id, and the ids in topological order.
         """
-        with self.log.stage("start-up"):
+        with self.log.stage("start-up"), light_imports.uncollected():
             light_imports.install()
             from evergreen.components.trainer import devices
 

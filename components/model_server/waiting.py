@@ -6,6 +6,7 @@ its flags, `log` is the file for all that it prints from then on. It ends when n
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -22,8 +23,11 @@ def main(parent: str) -> int:
     """
     parents.die_with(int(parent))
     # As `python -m evergreen.serving` loads them: TensorFlow first, in the server's way.
+    gc.disable()  # what is loaded now stays
     for module in ("evergreen.serving.runtime", "evergreen.serving.app"):
         importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
     line = sys.stdin.readline()
     if not line:
         return 0

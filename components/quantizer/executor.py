@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from evergreen.components import model_layout
 from evergreen.components.evaluator.settings import EvaluateSettings
-from evergreen.components.quantizer import page, quantization, report
+from evergreen.components.quantizer import quantization, report
 from evergreen.components.quantizer.settings import QuantizeSettings
 
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
@@ -32,28 +32,27 @@ class Executor(base_executor.BaseExecutor):
         evaluate = EvaluateSettings.from_json(exec_properties["evaluate_settings"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         uris = {name: artifact_utils.get_single_uri(input_dict[name]) for name in _MODEL_INPUTS}
-        contents: dict[str, bytes] = {}
         if not settings.variants:
-            result = report.nothing_to_do(settings, examples.span, "not quantized: no variants are configured")
+            made = quantization.nothing_to_do(settings, examples.span, "not quantized: no variants are configured")
         elif not model_layout.is_saved_model(model_layout.core_dir(uris["model"])):
-            result = report.nothing_to_do(settings, examples.span, "not quantized: the model came from run_fn")
+            made = quantization.nothing_to_do(settings, examples.span, "not quantized: the model came from run_fn")
         else:
             inputs = quantization.Inputs(examples=examples.uri, span=examples.span, **uris)
-            result, contents = quantization.quantize(inputs, settings, evaluate)
-        _write_models(output_dict["models"], result, contents)
-        _write_report(artifact_utils.get_single_instance(output_dict["report"]), result)
-        for sentence in report.left_out(result):
+            made = quantization.quantize(inputs, settings, evaluate)
+        _write_models(output_dict["models"], made)
+        _write_report(artifact_utils.get_single_instance(output_dict["report"]), made)
+        for sentence in report.left_out(made.report):
             _log.warning(sentence)
 
 
 _MODEL_INPUTS = ("model", "transform_graph", "evaluation")
 
 
-def _write_models(models: list[standard_artifacts.Model], result: report.Report, contents: dict[str, bytes]) -> None:
+def _write_models(models: list[standard_artifacts.Model], made: quantization.Quantized) -> None:
     """Replaces the one output artifact by one for each variant that passed, each in a sub-folder of its URI."""
     (base,) = models
     models.clear()
-    for row in result["variants"]:
+    for row in made.report["variants"]:
         if not row["passed"] or row["made_for"] != "publishing":
             continue
         variant = row["variant"]
@@ -62,20 +61,21 @@ def _write_models(models: list[standard_artifacts.Model], result: report.Report,
         model.set_string_custom_property("quantization", variant)
         model.set_int_custom_property("bytes", row["bytes"])
         model.set_string_custom_property("metrics", json.dumps(row["metrics"]))
-        model.set_int_custom_property("chosen", int(variant == result["chosen"]))
+        model.set_int_custom_property("chosen", int(variant == made.report["chosen"]))
         folder = model_layout.serving_dir(model.uri)
         fileio.makedirs(folder)
         for name in MODEL_FILES:
             with fileio.open(os.path.join(folder, name), "wb") as file:
-                file.write(contents[variant])
+                file.write(made.contents[variant])
         models.append(model)
 
 
-def _write_report(artifact: Any, result: report.Report) -> None:
+def _write_report(artifact: Any, made: quantization.Quantized) -> None:
+    result = made.report
     with fileio.open(os.path.join(artifact.uri, REPORT_FILE), "w") as file:
         file.write(json.dumps(result, indent=1, allow_nan=False))
     with fileio.open(os.path.join(artifact.uri, PAGE_FILE), "w") as file:
-        file.write(page.render(result))
+        file.write(made.page)
     artifact.span = result["span"]
     artifact.chosen = result["chosen"] or ""
     artifact.set_int_custom_property("passed", int(result["passed"]))

@@ -1,15 +1,46 @@
-"""The preprocessing as a SavedModel that converts: raw features in, transformed features out. Imports TensorFlow."""
+"""The preprocessing as a SavedModel that converts, and converted: raw features in, transformed features out.
+
+Imports TensorFlow.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from evergreen.components.model_layout import Signature
+from evergreen.components.quantizer import convert as tflite
+from evergreen.components.quantizer.convert import ConversionFailed
 from evergreen.components.quantizer.replay import NotReplayable, Replay
+from evergreen.components.quantizer.settings import BASELINE
+from evergreen.components.trainer import transform_graph
 from evergreen.components.trainer.transform_graph import TransformGraph
+
+
+def convert(uri: str, names: Iterable[str]) -> bytes:
+    """Converts the preprocessing, unquantized.
+
+    Args:
+      uri: the TransformGraph artifact's folder.
+      names: the transformed features wanted.
+
+    Returns:
+      The TFLite file.
+
+    Raises:
+      ConversionFailed: TFLite cannot say it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            write(transform_graph.load(uri), names, folder)
+        except NotReplayable as error:
+            raise ConversionFailed(str(error)) from error
+        except (ValueError, TypeError, KeyError, NotImplementedError, tf.errors.OpError) as error:
+            raise ConversionFailed(str(error).strip().splitlines()[0]) from error
+        return tflite.convert(folder, BASELINE)
 
 
 def write(graph: TransformGraph, names: Iterable[str], folder: str) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import os
-import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,18 @@ from evergreen.components import loaded, model_layout, progress
 from evergreen.components.evaluator import metrics
 from evergreen.components.evaluator.settings import EvaluateSettings
 from evergreen.components.model_layout import Signature
-from evergreen.components.quantizer import measure, metadata, report, rows, runtime, selective, variants
+from evergreen.components.quantizer import (
+    early,
+    measure,
+    metadata,
+    page,
+    report,
+    rows,
+    runtime,
+    selective,
+    variants,
+    worker,
+)
 from evergreen.components.quantizer.convert import ConversionFailed
 from evergreen.components.quantizer.settings import BASELINE, INT8, INT8_FLOAT_IO, QuantizeSettings
 from evergreen.components.quantizer.variants import Made, Source
@@ -60,9 +71,34 @@ class _Measured:
     search: selective.Search | None = None
 
 
-def quantize(
-    inputs: Inputs, settings: QuantizeSettings, evaluate: EvaluateSettings
-) -> tuple[report.Report, dict[str, bytes]]:
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """What came of a quantization.
+
+    Attributes:
+      report: the report.
+      page: the same as a page of HTML.
+      contents: the files of the variants that could be made, by variant.
+    """
+
+    report: report.Report
+    page: str
+    contents: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def nothing_to_do(settings: QuantizeSettings, span: int, reason: str) -> Quantized:
+    """Says that nothing was quantized.
+
+    Args:
+      settings: the section `quantize`.
+      span: the newest span.
+      reason: why.
+    """
+    said = report.nothing_to_do(settings, span, reason)
+    return Quantized(said, page.render(said))
+
+
+def quantize(inputs: Inputs, settings: QuantizeSettings, evaluate: EvaluateSettings) -> Quantized:
     """Makes, measures and judges every variant.
 
     Args:
@@ -70,25 +106,22 @@ def quantize(
       settings: the section `quantize`.
       evaluate: the section `evaluate`.
 
-    Returns:
-      The report, and the files of the variants that could be made.
-
     Raises:
       EvergreenError: the exam rows are not those that gate 2 judged.
     """
-    with Worker(settings.convert_seconds) as worker, tempfile.TemporaryDirectory() as folder:
-        return _Quantization(worker, folder, inputs, settings, evaluate).run()
+    with early.take(settings) as converter:
+        result, contents = _Quantization(converter, inputs, settings, evaluate).run()
+        progress.report(None, "drawing the report")
+        return Quantized(result, converter.page(result), contents)
 
 
 class _Quantization:
     """Holds what the steps share."""
 
-    def __init__(
-        self, worker: Worker, folder: str, inputs: Inputs, settings: QuantizeSettings, evaluate: EvaluateSettings
-    ):
+    def __init__(self, converter: Worker, inputs: Inputs, settings: QuantizeSettings, evaluate: EvaluateSettings):
         from evergreen.components.trainer import transform_graph
 
-        self.worker, self.folder, self.inputs, self.settings = worker, folder, inputs, settings
+        self.worker, self.inputs, self.settings = converter, inputs, settings
         self.evaluate = evaluate
         self.core = model_layout.core_dir(inputs.model)
         progress.report(None, "reading the exam rows")
@@ -109,7 +142,7 @@ class _Quantization:
     def run(self) -> tuple[report.Report, dict[str, bytes]]:
         """Takes the steps in order."""
         wanted = report.needs_baseline(self.settings)
-        variants.begin(self.worker, self.core, self.calibration, self.settings.allow_select_ops, wanted)
+        self.begin(wanted)
         source, inputs_reason = self.baseline()
         for variant in wanted[1:]:
             self.found[variant] = self.measured(source, variant)
@@ -130,6 +163,15 @@ class _Quantization:
         )
         contents = {name: one.made.content for name, one in self.found.items() if one.made is not None}
         return result, contents
+
+    def begin(self, wanted: Sequence[str]) -> None:
+        """Begins the conversions that are certain to be needed, or goes on with those that were begun early."""
+        select = self.settings.allow_select_ops
+        front = worker.preprocessing(self.inputs.transform_graph, self.names)
+        models = [worker.conversion(self.core, variant, select=select) for variant in wanted]
+        self.worker.keep([front, *models])
+        self.worker.begin(front)
+        variants.begin(self.worker, self.core, self.calibration, select, wanted)
 
     def baseline(self) -> tuple[Source, str]:
         """Makes float32, with the preprocessing before it if that converts and answers as the SavedModel does.
@@ -155,21 +197,9 @@ class _Quantization:
 
     def front(self) -> bytes:
         """Converts the preprocessing."""
-        import tensorflow as tf
-
-        from evergreen.components.quantizer import front
-
         progress.report(None, "converting the preprocessing")
-        folder = os.path.join(self.folder, "front")
         try:
-            front.write(self.graph, self.names, folder)
-        except front.NotReplayable as error:
-            raise ConversionFailed(f"the preprocessing cannot be converted: {error}") from error
-        except (ValueError, TypeError, KeyError, NotImplementedError, tf.errors.OpError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise ConversionFailed(f"the preprocessing cannot be converted: {line}") from error
-        try:
-            return self.worker.convert(folder, BASELINE)
+            return self.worker.preprocessing(self.inputs.transform_graph, self.names)
         except ConversionFailed as failure:
             text = str(failure).partition("; compute it otherwise")[0].removeprefix("conversion failed: ")
             raise ConversionFailed(f"the preprocessing cannot be converted: {text}") from failure

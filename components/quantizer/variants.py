@@ -12,7 +12,7 @@ import numpy as np
 from evergreen.components.quantizer import anatomy, assemble, lite_file
 from evergreen.components.quantizer.convert import ConversionFailed
 from evergreen.components.quantizer.settings import CALIBRATED
-from evergreen.components.quantizer.worker import Worker
+from evergreen.components.quantizer.worker import Worker, conversion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def begin(
     """
     for variant in variants:
         with contextlib.suppress(ConversionFailed):  # `make` says so
-            worker.begin(core, variant, _rows(variant, calibration), select_ops)
+            worker.begin(conversion(core, variant, select=select_ops), _rows(variant, calibration))
 
 
 def _rows(variant: str, calibration: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:

@@ -11,7 +11,7 @@ import quantizer_world
 
 from evergreen.components import ahead
 from evergreen.components.quantizer.convert import ConversionFailed
-from evergreen.components.quantizer.worker import Worker, prepare
+from evergreen.components.quantizer.worker import Worker, conversion, prepare
 
 pytestmark = pytest.mark.tensorflow
 
@@ -81,7 +81,7 @@ def test_conversions_that_were_begun_run_side_by_side_and_give_the_same(core, mo
     with Worker(120) as worker:
         alone = [worker.convert(core, variant) for variant in ("float32", "float16", "dynamic_int8")]
         for variant in ("dynamic_int8", "float16", "float32"):
-            worker.begin(core, variant)
+            worker.begin(conversion(core, variant))
         at_once = 0
         deadline = time.monotonic() + 60
         while at_once < min(2, ahead.cores()) and time.monotonic() < deadline:
@@ -99,8 +99,8 @@ def test_what_was_begun_when_the_worker_was_killed_is_begun_anew(core):
         whole = worker.convert(core, "float16")
         killed = worker.process
         with killing(worker.process, lambda fork: worker.process.pid):
-            worker.begin(core, "float32")
-            worker.begin(core, "float16")
+            worker.begin(conversion(core, "float32"))
+            worker.begin(conversion(core, "float16"))
             worker.settle()
         assert killed.returncode == -signal.SIGKILL
         assert worker.convert(core, "float32")[4:8] == b"TFL3"
@@ -115,7 +115,20 @@ def test_a_worker_that_was_prepared_is_taken(core):
         assert worker.convert(core, "float32")[4:8] == b"TFL3"
 
 
-def test_a_worker_that_was_prepared_writes_into_the_log_of_the_stage_that_takes_it(core, tmp_path):
+def test_what_was_begun_is_begun_once_and_kept_only_where_all_of_it_is_wanted(core):
+    with Worker(120) as worker:
+        worker.begin(conversion(core, "float32"))
+        worker.begin(conversion(core, "float32"))
+        worker.keep([conversion(core, "float16"), conversion(core, "float32")])
+        assert list(worker._begun.values()) == [conversion(core, "float32")]
+        process = worker.process
+        worker.keep([conversion(core, "float16")])
+        assert not worker._begun
+        assert process.returncode == -signal.SIGKILL
+        assert worker.convert(core, "float32")[4:8] == b"TFL3"
+
+
+def test_a_job_writes_into_the_log_of_the_stage_that_asks_for_its_result(core, tmp_path):
     def logged_by(work):
         log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
         saved = os.dup(2)
@@ -126,14 +139,19 @@ def test_a_worker_that_was_prepared_writes_into_the_log_of_the_stage_that_takes_
             finally:
                 os.dup2(saved, 2)
                 os.close(saved)
-        return log.read_text
+        return log.read_text()
 
-    first = logged_by(prepare)
+    workers = []
 
-    def convert():
-        with Worker(120) as worker, pytest.raises(ConversionFailed):
-            worker.activation_errors(str(tmp_path), {})
+    def begin():
+        prepare()
+        workers.append(Worker(120))
+        workers[0].begin(conversion(str(tmp_path), "float32"))
+        workers[0].settle()
 
-    second = logged_by(convert)
-    assert "Traceback" in second()
-    assert "Traceback" not in first()
+    def ask():
+        with workers[0] as worker, pytest.raises(ConversionFailed):
+            worker.convert(str(tmp_path), "float32")
+
+    assert "could not be converted" not in logged_by(begin)
+    assert "could not be converted" in logged_by(ask)

@@ -59,8 +59,8 @@ def published(build_once):
         inputs = {name: f"{world}/{place}" for name, place in zip(names, places, strict=True)}
         settings = QuantizeSettings(variants=("float32", "int8"))
         evaluate = EvaluateSettings.from_json(quantizer_world.EVALUATE)
-        _, files = quantization.quantize(quantization.Inputs(span=4, **inputs), settings, evaluate)
-        for variant, content in files.items():
+        made = quantization.quantize(quantization.Inputs(span=4, **inputs), settings, evaluate)
+        for variant, content in made.contents.items():
             (folder / f"{variant}.tflite").write_bytes(content)
 
     return build_once("classify", build)

@@ -33,3 +33,25 @@ assert tfx.components.Pusher is Pusher and tfx.components.Transform is Transform
 def test_stock_components_are_loaded_on_use_and_are_the_same():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+COLLECTOR = """
+import gc
+from evergreen.pipeline import light_imports
+gc.collect()
+gc.unfreeze()
+with light_imports.uncollected():
+    assert not gc.isenabled()
+    kept = [[] for _ in range(1000)]
+assert gc.isenabled()
+assert gc.get_freeze_count() > 1000, gc.get_freeze_count()
+gc.disable()
+with light_imports.uncollected():
+    pass
+assert not gc.isenabled()
+"""
+
+
+def test_the_collector_leaves_alone_what_was_loaded_and_goes_on_after():
+    done = subprocess.run([sys.executable, "-c", COLLECTOR], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
