@@ -10,11 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from evergreen.components import user_code
 from evergreen.components.errors import EvergreenError
-from evergreen.pipeline import spans, sqlite_file
+from evergreen.pipeline import locks, spans, sqlite_file
 from evergreen.pipeline.checkup import Check, Level, disk, existing
 from evergreen.pipeline.config import Config, check_files
 from evergreen.pipeline.settings import is_uri
@@ -102,15 +100,13 @@ def metadata(config: Config) -> Check:
 
 def lock(path: Path) -> Check:
     """Looks whether a run works now."""
-    if not path.exists():
-        return Check("run lock", Level.OK, "free")
     try:
-        with FileLock(str(path)).acquire(timeout=0):
-            return Check("run lock", Level.OK, "free")
-    except Timeout:
-        return Check("run lock", Level.WARN, "a run works in this workspace now", "`evergreen status` shows it")
+        held = locks.is_held(path)
     except OSError as error:
         return Check("run lock", Level.FAIL, f"{path}: {error.strerror}", "make it writable for this user")
+    if held:
+        return Check("run lock", Level.WARN, "a run works in this workspace now", "`evergreen status` shows it")
+    return Check("run lock", Level.OK, "free")
 
 
 def data(config: Config) -> Check:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import importlib.machinery
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,7 +306,7 @@ def missing_function(function: str, project_dir: Path) -> str:
 
 def _module_file(module: str, project_dir: Path) -> Path | None:
     """Finds a module's source as the import system would, package by package."""
-    search: list[str] = [str(project_dir), *sys.path]
+    search = [str(project_dir), *user_code.import_path(project_dir)]
     origin: str | None = None
     for index, _ in enumerate(parts := module.split(".")):
         name = ".".join(parts[: index + 1])

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 import click
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from evergreen.components.errors import ConfigError, LockHeld
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import connection, options
+from evergreen.pipeline import connection, locks, options
 from evergreen.pipeline.commands import run
 from evergreen.pipeline.console import StageProgress
 from evergreen.pipeline.migration.move import check_source, move
@@ -67,7 +67,7 @@ def _no_scheduler(config: configuration.Config) -> Iterator[None]:
     places = Places(config.workspace_dir)
     places.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(str(places.lock)).acquire(timeout=0):
+        with locks.take(places.lock):
             yield
     except Timeout:
         raise LockHeld(

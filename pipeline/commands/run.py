@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from evergreen.components.errors import ConfigError, EvergreenError, LockHeld
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import console, options, run_result
+from evergreen.pipeline import console, locks, options, run_result
 from evergreen.pipeline import stages as stages_of
 from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.plan import Action, Plan, plan_run
@@ -170,9 +170,8 @@ def held(config: configuration.Config) -> Iterator[None]:
       LockHeld: another run does.
     """
     config.lock_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(config.lock_path))
     try:
-        held = lock.acquire(timeout=0)
+        held = locks.take(config.lock_path)
     except Timeout:
         raise LockHeld(
             "another run holds this workspace",

@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 
 import click
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from evergreen.components import atomic
 from evergreen.components.errors import LockHeld
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import console, options
+from evergreen.pipeline import console, locks, options
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.schedule.state import Places, Running
 
@@ -51,9 +51,8 @@ def command(
     configuration.check_files(config)
     places = Places(config.workspace_dir)
     atomic.make_directory(places.folder)
-    lock = FileLock(str(places.lock))
     try:
-        held = lock.acquire(timeout=0)
+        held = locks.take(places.lock)
     except Timeout:
         if resume:
             atomic.write_file(places.resume, "")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
-from filelock import FileLock, Timeout
 
 from evergreen.components.errors import EvergreenError
 from evergreen.components.pusher import catalog
 from evergreen.components.pusher.versions import read_hold
 from evergreen.pipeline import config as configuration
-from evergreen.pipeline import options, progress_file
+from evergreen.pipeline import locks, options, progress_file
 from evergreen.pipeline.commands import plan as plan_command
 from evergreen.pipeline.commands.versions import held_line
 from evergreen.pipeline.config import Config
@@ -83,7 +81,7 @@ def read(config: Config) -> dict[str, Any]:
     hold = read_hold(config.publish.base_path)
     runs = store.newest_runs(_RUNS)[::-1]
     running = next((run for run in reversed(runs) if run.result is Result.RUNNING), None)
-    if running is not None and not is_locked(config.lock_path):
+    if running is not None and not locks.is_held(config.lock_path):
         running = None
     ended = [run for run in runs if run.result is not Result.RUNNING]
     try:
@@ -108,21 +106,6 @@ def read(config: Config) -> dict[str, Any]:
         "next": following,
         "schedule": report.read(config, runs),
     }
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a live process holds the workspace.
-
-    Args:
-      path: the lock file.
-    """
-    if not path.exists():
-        return False
-    try:
-        with FileLock(str(path), timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _brief(run: Run) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from evergreen.components.errors import ConfigError
+from evergreen.pipeline import locks
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.console import clock
 from evergreen.pipeline.run_result import gates
@@ -39,7 +38,7 @@ def read(config: Config, runs: Iterable[Run]) -> dict[str, Any] | None:
     remembered = state.read(places.state)
     by_id = {run.id: run for run in runs}
     return {
-        "at_work": _is_held(places),
+        "at_work": locks.is_held(places.lock),
         "next": _next(config, remembered),
         "paused": remembered.paused.reason if remembered.paused else None,
         "paused_since": _ms(remembered.paused.since) if remembered.paused else None,
@@ -136,16 +135,6 @@ def _next(config: Config, remembered: state.State) -> int | None:
     except ConfigError:
         return None
     return None if due is None else _ms(due)
-
-
-def _is_held(places: Places) -> bool:
-    if not places.lock.exists():
-        return False
-    try:
-        with FileLock(str(places.lock), timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _ms(moment: float) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 
 from evergreen.components.errors import ConfigError
 from evergreen.components.pusher import catalog, versions, watch_plan
-from evergreen.pipeline import rollback
-from evergreen.pipeline.commands.status import is_locked
+from evergreen.pipeline import locks, rollback
 from evergreen.pipeline.config import Config
 from evergreen.pipeline.lineage import Lineage, diff
 from evergreen.pipeline.span_pattern import Pattern
@@ -76,7 +75,7 @@ class Views:
             "live": next((record for record in records if record.live), None),
             "watched": watched and watched.version,
             "hold": versions.read_hold(base_path),
-            "running": running if running is not None and is_locked(self.config.lock_path) else None,
+            "running": running if running is not None and locks.is_held(self.config.lock_path) else None,
             "schedule": schedule.state(self.config),
             "versions": records,
             "runs": runs[:RUNS_SHOWN],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 from project_world import YAML
 
+from evergreen.components import user_code
 from evergreen.components.errors import ConfigError
 from evergreen.pipeline import config as config_module
 from evergreen.pipeline import config_reference
@@ -393,6 +395,13 @@ class TestFiles:
     def test_a_module_that_is_not_there(self, project):
         assert "there is no module `modell` in" in self.told(project, "trainer.model=modell:build_model")
         assert "did you mean `model`?" in self.told(project, "trainer.model=modell:build_model")
+
+    def test_a_module_of_another_project_is_not_this_ones(self, project, tmp_path_factory, monkeypatch):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        other = tmp_path_factory.mktemp("other")
+        (other / "modell.py").write_text("def build_model(transform_output, hyperparameters): ...\n")
+        user_code.activate(other)
+        assert "there is no module `modell` in" in self.told(project, "trainer.model=modell:build_model")
 
     def test_a_function_that_is_not_there(self, project):
         text = self.told(project, "features=features:preprocess")
