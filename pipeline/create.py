@@ -42,9 +42,6 @@ from evergreen.pipeline.plan import Entry, Plan, plan_run
 from evergreen.pipeline.store import Store
 from evergreen.pipeline.store_connection import connection_config
 
-# A server batches rows otherwise than the exam did, which moves the last digits of an answer.
-IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
-
 SchemaImporter = with_fingerprint(ImportSchemaGen)
 WindowTransform = with_fingerprint(Transform)
 
@@ -79,14 +76,10 @@ def create_pipeline(config: Config, plan: Plan | None = None) -> tfx_pipeline.Pi
 
 
 def beam_args(config: Config) -> list[str]:
-    """Returns Beam's arguments; `direct` is the in-process runner on both stacks.
-
-    Beam's own DirectRunner hands over to a downloaded server from 2.68 on where it can; the class path names the runner
-    that needs nothing from outside.
-    """
+    """Returns Beam's arguments; `direct` is the in-process runner on both stacks."""
     given = config.beam.args
     if config.beam.runner == "direct":
-        return [f"--runner={IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS, *given]
+        return [f"--runner={fast_beam.IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS, *given]
     own = fast_beam.OWN_CODE_ARGS if fast_beam.workers_have_our_code(given) else ()
     return [f"--runner={config.beam.runner}", *own, *given]
 

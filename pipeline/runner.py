@@ -259,10 +259,10 @@ class _Execution:
 
             devices.configure(self.config.trainer.model_dump(mode="json"))
             from evergreen.components import fast_beam
-            from evergreen.pipeline.create import create_pipeline
+            from evergreen.pipeline.create import beam_args, create_pipeline
             from evergreen.pipeline.launch import Launch
 
-            fast_beam.install()
+            fast_beam.install(beam_args(self.config))
             launch = Launch(create_pipeline(self.config, self.plan), self.outcome.run_id, self._look_ahead)
             if not self.plan.decide_only:
                 return launch, launch.node_ids

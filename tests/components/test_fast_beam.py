@@ -1,8 +1,11 @@
 """What is saved in Beam changes no answer of Beam's."""
 
+import base64
+
 import apache_beam as beam
 import pytest
 from apache_beam.coders import VarIntCoder
+from apache_beam.internal import pickler
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import core, userstate
 
@@ -67,8 +70,9 @@ def test_a_method_that_an_instance_brings_is_looked_at():
 
 
 def test_a_pipeline_with_state_side_inputs_and_groups_gives_the_same():
-    runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
-    with beam.Pipeline(runner=runner, argv=list(fast_beam.NO_PACKAGE_ARGS)) as pipeline:
+    args = [f"--runner={fast_beam.IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS]
+    fast_beam.install(args)
+    with beam.Pipeline(argv=args) as pipeline:
         rows = pipeline | beam.Create([("a", 1), ("b", 2), ("a", 3)])
         total = beam.pvalue.AsSingleton(rows | beam.Values() | beam.CombineGlobally(sum))
         share = rows | beam.Map(lambda row, whole: (row[0], row[1] / whole), total)
@@ -93,35 +97,19 @@ def test_only_workers_in_a_container_are_sent_packages(args, have):
     assert fast_beam.workers_have_our_code(args) is have
 
 
-def test_a_preprocessing_function_is_traced_once_for_all_questions_and_answered_as_before():
-    import tensorflow as tf
-    import tensorflow_transform as tft
-    from tensorflow_transform import inspect_preprocessing_fn as inspect
-    from tensorflow_transform.beam import analysis_graph_builder as analysis
-    from tensorflow_transform.beam.analyzer_cache import DatasetKey
-
-    traced = []
-
-    def preprocess(inputs):
-        traced.append(sorted(inputs))
-        centred = inputs["a"] - tft.mean(inputs["a"])
-        return {"a": centred / tft.max(centred), "b": inputs["b"] + 1.0}
-
-    specs = {name: tf.TensorSpec([None], tf.float32) for name in ("a", "b")}
-    spans = {DatasetKey("span-1"), DatasetKey("span-2")}
-    questions = [
-        lambda function: inspect.get_analyze_input_columns(function, specs),
-        lambda function: inspect.get_transform_input_columns(function, specs),
-        lambda function: analysis.get_analysis_cache_entry_keys(function, specs, spans, False),
-        lambda function: analysis.get_analysis_dataset_keys(function, specs, spans, {}, False),
-        lambda function: inspect.get_analyze_input_columns(function, specs),
-    ]
-    # Another function for each question: nothing is remembered of it.
-    before = [question(lambda inputs: preprocess(inputs)) for question in questions]
-    assert len(traced) == len(questions)
-    traced.clear()
-    assert [question(preprocess) for question in questions] == before
-    assert traced == [["a", "b"]]
-    assert before[0] == ["a"] and len(before[2]) == 1 and len(before[3]) == 2
-    with pytest.raises(KeyError):
-        inspect.get_analyze_input_columns(preprocess, {"b": specs["b"]})
+@pytest.mark.parametrize(
+    ("args", "within"),
+    [
+        ([f"--runner={fast_beam.IN_PROCESS_RUNNER}"], True),
+        ([f"--runner={fast_beam.IN_PROCESS_RUNNER}", "--direct_running_mode=multi_threading"], True),
+        ([f"--runner={fast_beam.IN_PROCESS_RUNNER}", "--direct_running_mode=multi_processing"], False),
+        (["--runner=PortableRunner", "--environment_type=LOOPBACK"], False),
+        ([], False),
+    ],
+)
+def test_pickles_are_compressed_where_another_process_reads_them(args, within):
+    fast_beam.install(args)
+    pickled = pickler.dumps(Plain())
+    assert base64.b64decode(pickled).startswith(b"\x80" if within else b"BZh")
+    fast_beam.install()
+    assert isinstance(pickler.loads(pickled), Plain)
