@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -148,6 +149,29 @@ def test_a_long_run_is_looked_at_less_often(monkeypatch):
     time.sleep(1.0)
     looks = len(profile.stop().ticks)
     assert 1 <= looks < 0.5 / INTERVAL_S
+
+
+def compresses(data):
+    return bz2.compress(data, 1)
+
+
+def test_what_gives_the_interpreters_lock_away_is_not_seen_more_often_than_it_runs():
+    data, spent = bytes(range(256)) * 4, {"computes": 0.0, "compresses": 0.0}
+    switch_s = sys.getswitchinterval()
+    profile = Sampler()
+    while sum(spent.values()) < 3.0:
+        began = time.thread_time()
+        sum(range(100_000))
+        between = time.thread_time()
+        compresses(data)
+        spent["computes"] += between - began
+        spent["compresses"] += time.thread_time() - between
+    seen = profile.stop()
+    assert sys.getswitchinterval() == switch_s
+    looks = [{frame.function for frame in seen.stacks[one.stack]} for tick in seen.ticks for one in tick.threads]
+    share = sum("compresses" in functions for functions in looks) / len(looks)
+    # At Python's own interval it is seen four times as often as it runs.
+    assert 0.3 < share / (spent["compresses"] / sum(spent.values())) < 2.5
 
 
 def test_the_sampler_costs_little():
