@@ -60,14 +60,15 @@ def install(args: Sequence[str] = ()) -> None:
     Args:
       args: options of the pipelines that are to come.
     """
-    _LightBz2.compresses = not in_one_process(args)
+    within = in_one_process(args)
+    _LightBz2.compresses = not within
     _remember_signatures()
     _remember_stateless()
     _remember_views()
     _compress_lightly()
     _do_without_state_cache()
     _sample_often()
-    fast_transform.install()
+    fast_transform.install(within)
 
 
 def _remember_signatures() -> None:

@@ -10,14 +10,24 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evergreen.components import folded_cache
+
 _Outputs = Mapping[str, Any]
 _Preprocessing = Callable[[Mapping[str, Any]], _Outputs]
 
 
-def install() -> None:
-    """Makes TensorFlow Transform trace a preprocessing function less often. Calling this again does nothing."""
+def install(in_one_process: bool = False) -> None:
+    """Makes TensorFlow Transform trace a preprocessing function less often, and read many spans' caches as one's.
+
+    Calling this again does nothing but to go by the new argument.
+
+    Args:
+      in_one_process: whether the pipelines that are to come have their workers in this process; else each span's cache
+        is read by steps of its own, for which workers need nothing of ours.
+    """
     _trace_once()
     _remember_ranged()
+    folded_cache.install(in_one_process)
 
 
 def _trace_once() -> None:
