@@ -131,8 +131,11 @@ def _read(entries: Mapping[Any, list[_Records]], label: str) -> dict[Any, Any]:
 
 
 def _records(_: bytes, patterns: Iterable[str]) -> Iterator[bytes]:
-    import tensorflow as tf
+    from apache_beam.io import tfrecordio
+    from apache_beam.io.filesystems import FileSystems
 
     for pattern in patterns:
-        for path in sorted(tf.io.gfile.glob(pattern)):
-            yield from tf.data.TFRecordDataset(path, "GZIP" if path.endswith(".gz") else "").as_numpy_iterator()
+        for found in sorted(FileSystems.match([pattern])[0].metadata_list, key=lambda file: file.path):
+            with FileSystems.open(found.path) as file:  # which decompresses by the name's ending
+                while (record := tfrecordio._TFRecordUtil.read_record(file)) is not None:
+                    yield record
