@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import NamedTuple
@@ -83,21 +84,14 @@ class Stacks:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def number(self, frame: FrameType) -> int:
-        """Returns the number of a frame's stack."""
-        ids = []
-        at: FrameType | None = frame
-        while at is not None:
-            ids.append(id(at.f_code))
-            at = at.f_back
-        key = tuple(ids)
+    def number(self, frames: Sequence[FrameType]) -> int:
+        """Returns the number of a stack, whose frames are given from the innermost one on."""
+        key = tuple([id(frame.f_code) for frame in frames])
         found = self._numbers.get(key)
         if found is None:
+            for frame in frames:
+                self._learn(frame)
             found = self._numbers[key] = len(self._numbers)
-            at = frame
-            while at is not None:
-                self._learn(at)
-                at = at.f_back
         return found
 
     def waits(self, frame: FrameType) -> bool:
@@ -139,6 +133,15 @@ class Recording:
     marks: list[Mark] = field(default_factory=list)
     stacks: list[tuple[Frame, ...]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+
+
+def _stack(frame: FrameType) -> list[FrameType]:
+    """Returns a frame and those that called it, the innermost first."""
+    found, at = [frame], frame.f_back
+    while at is not None:
+        found.append(at)
+        at = at.f_back
+    return found
 
 
 class Sampler:
@@ -193,10 +196,15 @@ class Sampler:
             self._look(woken, woken - due)
 
     def _look(self, now: float, late: float) -> None:
-        own, cpu, seen = threading.get_ident(), time.process_time(), []
-        for thread, frame in sys._current_frames().items():
-            if thread != own and (thread in self._running or not self._stacks.waits(frame)):
-                seen.append(Seen(thread, self._stacks.number(frame), self._cpu(thread)))
+        # First the stacks, for which this thread has the lock for SWITCH_S: a function that returns leaves its caller.
+        own, running = threading.get_ident(), self._running
+        looked_at = [
+            (thread, _stack(frame))
+            for thread, frame in sys._current_frames().items()
+            if thread in running or (thread != own and not self._stacks.waits(frame))
+        ]
+        cpu = time.process_time()
+        seen = [Seen(thread, self._stacks.number(frames), self._cpu(thread)) for thread, frames in looked_at]
         self._recording.ticks.append(Tick(now, cpu, late, tuple(seen)))
 
     def _cpu(self, thread: int) -> float:

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from evergreen.pipeline.console import Console
-from evergreen.pipeline.profiling import split, trace
+from evergreen.pipeline.profiling import sampler, split, trace
 from evergreen.pipeline.profiling.parts import Frame, Part
 from evergreen.pipeline.profiling.sampler import INTERVAL_S, Mark, Recording, Sampler, Seen, Tick
 from evergreen.pipeline.profiling.session import Profile
@@ -142,8 +142,6 @@ def test_real_threads_are_told_apart_by_what_they_do():
 
 
 def test_a_long_run_is_looked_at_less_often(monkeypatch):
-    from evergreen.pipeline.profiling import sampler
-
     monkeypatch.setattr(sampler, "_MANY", 3)
     profile = Sampler()
     time.sleep(1.0)
@@ -172,6 +170,25 @@ def test_what_gives_the_interpreters_lock_away_is_not_seen_more_often_than_it_ru
     share = sum("compresses" in functions for functions in looks) / len(looks)
     # At Python's own interval it is seen four times as often as it runs.
     assert 0.3 < share / (spent["compresses"] / sum(spent.values())) < 2.5
+
+
+class Returning:
+    """Stands for a frame whose function returns when it is looked at: it tells its caller once."""
+
+    def __init__(self, code, caller):
+        self.f_code, self.f_globals, self.caller = code, {}, caller
+
+    @property
+    def f_back(self):
+        caller, self.caller = self.caller, None
+        return caller
+
+
+def test_a_function_may_return_while_it_is_looked_at():
+    stacks = sampler.Stacks()
+    frame = Returning(compresses.__code__, Returning(busy.__code__, None))
+    number = stacks.number(sampler._stack(frame))
+    assert [found.function for found in stacks.all()[number]] == ["busy", "compresses"]
 
 
 def test_the_sampler_costs_little():
