@@ -187,25 +187,26 @@ def plot(points: Sequence[Point], out: Path, clock: str = "stages") -> None:
             found = sweep(points, run, along)
             if not found:
                 continue
-            x = np.array([p[along] for p in found], float)
+            unit = _MILLION if along == "rows" else 1
+            x = np.array([p[along] for p in found], float) / unit
             seconds, peaks = [sum(p[clock].values()) for p in found], [max(p["peak"].values()) / _GIB for p in found]
             row[0].plot(x, seconds, "o", color=colour, label=run)
             row[1].plot(x, peaks, "o-", color=colour, label=run)
             fitted = [p for p in found if p["rows"] <= FITTED_ROWS]
             if len(fitted) > 1:
-                fixed, slope = fit([p[along] for p in fitted], seconds[: len(fitted)])
+                fixed, slope = fit([p[along] / unit for p in fitted], seconds[: len(fitted)])
                 row[0].plot(x, fixed + slope * x, "-", color=colour, linewidth=1)
             if along == "window" and run == RETRAINING:
                 rest = [total - p[clock].get(TRAINING, 0.0) for total, p in zip(seconds, found, strict=True)]
                 row[0].plot(x, rest, "o:", color=colour, markersize=3, linewidth=1, label="without the training")
-        what = "rows of a span, window 1" if along == "rows" else f"spans of {WINDOW_ROWS:,} rows in the window"
-        for axis, unit in zip(row, (words, "resident memory, GiB"), strict=True):
-            axis.set(xlabel=what, ylabel=unit)
+        what = "million rows of a span, window 1" if along == "rows" else f"spans of {WINDOW_ROWS:,} rows in the window"
+        for axis, measure_of in zip(row, (words, "resident memory, GiB"), strict=True):
+            axis.set(xlabel=what, ylabel=measure_of)
             axis.set_ylim(0, 1.1 * axis.dataLim.y1)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-    axes[1, 0].legend(frameon=False, loc="lower right")
-    figure.tight_layout()
+    axes[1, 0].legend(frameon=False, loc="upper left")
+    figure.tight_layout(w_pad=2)
     figure.savefig(out, dpi=110)
 
 
