@@ -12,13 +12,15 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from evergreen.components import fast_transform
+from evergreen.components import fast_transform, folded_cache
 
 # Beam's own DirectRunner hands over to a downloaded server from 2.68 on where it can; this needs nothing from outside.
 IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 # TFX packs its own source into an sdist for remote workers in every Beam executor, unless the arguments name some
 # dependency. Where no container is started, the name of its image says nothing else.
 NO_PACKAGE_ARGS = ("--sdk_container_image=none",)
+# A pipeline whose workers are threads of this process.
+IN_PROCESS_ARGS = (f"--runner={IN_PROCESS_RUNNER}", *NO_PACKAGE_ARGS)
 # Beam lists the installed packages by pip for each job, to compare them with those of an image.
 OWN_CODE_ARGS = (*NO_PACKAGE_ARGS, "--experiments=disable_logging_submission_environment")
 # Workers that are this process, a pool or a program that somebody started: they bring their own packages.
@@ -68,7 +70,8 @@ def install(args: Sequence[str] = ()) -> None:
     _compress_lightly()
     _do_without_state_cache()
     _sample_often()
-    fast_transform.install(within)
+    fast_transform.install()
+    folded_cache.install(within)
 
 
 def _remember_signatures() -> None:

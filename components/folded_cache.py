@@ -36,7 +36,7 @@ def install(folds: bool) -> None:
     """Makes TensorFlow Transform fold what it reads of caches. Calling this again only goes by the new argument.
 
     Args:
-      folds: whether it does so from now on.
+      folds: whether it does so from now on: where workers are in this process; others need not have our code.
     """
     from tensorflow_transform.beam import analyzer_cache, impl
 

@@ -79,7 +79,7 @@ def beam_args(config: Config) -> list[str]:
     """Returns Beam's arguments; `direct` is the in-process runner on both stacks."""
     given = config.beam.args
     if config.beam.runner == "direct":
-        return [f"--runner={fast_beam.IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS, *given]
+        return [*fast_beam.IN_PROCESS_ARGS, *given]
     own = fast_beam.OWN_CODE_ARGS if fast_beam.workers_have_our_code(given) else ()
     return [f"--runner={config.beam.runner}", *own, *given]
 

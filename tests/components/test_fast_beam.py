@@ -70,7 +70,7 @@ def test_a_method_that_an_instance_brings_is_looked_at():
 
 
 def test_a_pipeline_with_state_side_inputs_and_groups_gives_the_same():
-    args = [f"--runner={fast_beam.IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS]
+    args = list(fast_beam.IN_PROCESS_ARGS)
     fast_beam.install(args)
     with beam.Pipeline(argv=args) as pipeline:
         rows = pipeline | beam.Create([("a", 1), ("b", 2), ("a", 3)])

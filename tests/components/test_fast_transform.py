@@ -67,8 +67,10 @@ def analysed(function, folder):
     given = DatasetMetadata.from_feature_spec(
         {"word": tf.io.FixedLenFeature([], tf.string), "x": tf.io.FixedLenFeature([], tf.float32)}
     )
-    args = [f"--runner={fast_beam.IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS]
-    with tft_beam.Context(temp_dir=str(folder / "temp")), beam.Pipeline(argv=args) as pipeline:
+    with (
+        tft_beam.Context(temp_dir=str(folder / "temp")),
+        beam.Pipeline(argv=list(fast_beam.IN_PROCESS_ARGS)) as pipeline,
+    ):
         data = pipeline | beam.Create(rows)
         written, metadata = (data, given) | tft_beam.AnalyzeDataset(function)
         (written, metadata) | tft_beam.WriteTransformFn(str(folder / "out"))

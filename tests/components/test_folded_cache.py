@@ -13,7 +13,7 @@ from evergreen.components import fast_beam, folded_cache
 
 pytestmark = pytest.mark.tensorflow
 
-ARGS = [f"--runner={fast_beam.IN_PROCESS_RUNNER}", *fast_beam.NO_PACKAGE_ARGS]
+ARGS = list(fast_beam.IN_PROCESS_ARGS)
 SPEC = {"word": tf.io.FixedLenFeature([], tf.string), "x": tf.io.FixedLenFeature([], tf.float32)}
 
 
